@@ -1,0 +1,74 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrInvalidInstance is matched by the errors of [Instance.Validate].
+var ErrInvalidInstance = errors.New("registry: invalid instance")
+
+// MaxWeight is the largest weight of an instance, as in Consul.
+const MaxWeight = 65535
+
+// Instance is one running copy of a service. Values are compared with [Instance.Equal].
+type Instance struct {
+	// ID is unique among the instances of the service.
+	ID string
+	// Service is the name of the service, such as "auth".
+	Service string
+	// Host is a host name or an IP address, without brackets.
+	Host string
+	// Port is the TCP port, 1 to 65535.
+	Port int
+	// Weight is the share of calls relative to other instances, 0 to [MaxWeight]. Registries report what they know; a service that does not say
+	// has 1. An instance of weight 0 gets calls only if all have weight 0.
+	Weight int
+	// Zone is where the instance runs, such as "eu-1a"; empty if unknown.
+	Zone string
+	// Tags are labels that targets can select by.
+	Tags []string
+	// Metadata holds further facts, such as "protocol" = "http" to say that gRPC does not get through to the instance.
+	Metadata map[string]string
+	// Revision changes whenever the registration changes, so that what was learned about an earlier one is forgotten.
+	Revision uint64
+}
+
+// Addr returns host:port as [net.Dial] takes it, with IPv6 addresses in brackets.
+func (i Instance) Addr() string { return net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) }
+
+// Equal reports whether two instances agree in every field.
+func (i Instance) Equal(other Instance) bool {
+	return i.ID == other.ID && i.Service == other.Service && i.Host == other.Host && i.Port == other.Port && i.Weight == other.Weight &&
+		i.Zone == other.Zone && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) && maps.Equal(i.Metadata, other.Metadata)
+}
+
+// Validate checks the fields that a registration needs: ID, service name, host, port and weight. All that is wrong is in one error
+// that matches [ErrInvalidInstance].
+func (i Instance) Validate() error {
+	var problems []string
+	if i.ID == "" {
+		problems = append(problems, "ID is empty")
+	}
+	if err := ValidateServiceName(i.Service); err != nil {
+		problems = append(problems, err.Error())
+	}
+	if i.Host == "" || strings.ContainsAny(i.Host, "[]/ ") {
+		problems = append(problems, fmt.Sprintf("host %q is not a host name or an IP address", i.Host))
+	}
+	if i.Port < 1 || i.Port > 65535 {
+		problems = append(problems, fmt.Sprintf("port %d is not within 1 to 65535", i.Port))
+	}
+	if i.Weight < 0 || i.Weight > MaxWeight {
+		problems = append(problems, fmt.Sprintf("weight %d is not within 0 to %d", i.Weight, MaxWeight))
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w %q: %s", ErrInvalidInstance, i.ID, strings.Join(problems, "; "))
+}

@@ -1,0 +1,46 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// ErrClosed is returned by the operations of a registry, a watcher or a registration after its Close.
+var ErrClosed = errors.New("registry: closed")
+
+// ServiceRegistry finds the instances of services, and makes instances findable. Implementations are safe for concurrent use.
+type ServiceRegistry interface {
+	// Watch begins to watch a target. It does no I/O: the first answer, and every failure to get one, comes from [Watcher.Next]. A
+	// target that this registry can never watch (another scheme, an impossible name, an unknown parameter) is an error at once that
+	// matches [ErrInvalidTarget]. An empty scheme means this registry. The caller closes the watcher.
+	Watch(target Target) (Watcher, error)
+
+	// Register makes instance findable, and keeps it so until the registration or the registry is closed: what the registry forgets
+	// is registered again. It returns once the registry has it. Registering an ID a second time replaces the earlier instance. An
+	// instance that [Instance.Validate] refuses is an error that matches [ErrInvalidInstance].
+	Register(ctx context.Context, instance Instance) (Registration, error)
+
+	// Close ends all watchers and deregisters all registrations, and waits for what it started. It may be called more than once.
+	io.Closer
+}
+
+// Watcher follows the set of instances of one target. One goroutine at a time may call Next; Close may be called at any time.
+type Watcher interface {
+	// Next returns the complete current set when it is called first, and after that blocks until the set differs from the one
+	// returned last. Sets are complete, never deltas, sorted by instance ID, and the caller's to keep. An empty set is an answer: the registry
+	// knows of no usable instance.
+	//
+	// An error is not an empty set: the set returned last still stands, and Next may be called again at once, as it does its own
+	// waiting between tries. Errors that end the watch are the context's and [ErrClosed].
+	Next(ctx context.Context) ([]Instance, error)
+
+	// Close ends the watch and waits for what it started. A Next under way returns [ErrClosed]. It may be called more than once.
+	io.Closer
+}
+
+// Registration is one instance that is findable. Safe for concurrent use.
+type Registration interface {
+	// Deregister makes the instance unfindable and ends its upkeep. It may be called more than once; later calls return nil.
+	Deregister(ctx context.Context) error
+}

@@ -1,0 +1,304 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Protocol says how a client speaks to the instances of a service.
+type Protocol string
+
+const (
+	// ProtocolAuto is gRPC, and Connect/JSON over HTTP/1.1 for each instance to which gRPC provably does not get through. The default.
+	ProtocolAuto Protocol = "auto"
+	// ProtocolGRPC is gRPC and nothing else.
+	ProtocolGRPC Protocol = "grpc"
+	// ProtocolHTTP is Connect with JSON over HTTP/1.1 and nothing else.
+	ProtocolHTTP Protocol = "http"
+	// ProtocolInProcess dispatches to a [connect.Server] in this process; see [WithInProcess].
+	ProtocolInProcess Protocol = "inprocess"
+)
+
+// ClientConfig configures a [Transport]. Start from [DefaultClientConfig]: the zero value is not valid. The tags are the keys of the
+// configuration file.
+type ClientConfig struct {
+	// Protocol to speak. Default auto.
+	Protocol Protocol `koanf:"protocol"`
+	// Timeout bounds a whole call, all its attempts, when the caller's context has no earlier deadline. It does not apply to streams, whose
+	// length only their caller knows. 0 means no bound. Default 10s.
+	Timeout time.Duration `koanf:"timeout"`
+	// AttemptTimeout bounds one attempt of a unary call that may be tried again, inside the deadline; an attempt that must not be repeated has
+	// all the time that is left. 0 means no bound. Default 3s.
+	AttemptTimeout time.Duration `koanf:"attempt_timeout"`
+	// WaitForInstances makes a call to a service without instances wait for one until its deadline, instead of failing at once with
+	// [ErrNoInstances]. Default false.
+	WaitForInstances bool `koanf:"wait_for_instances"`
+	// MaxReceiveBytes bounds a response message, decompressed. Default 4 MiB.
+	MaxReceiveBytes int `koanf:"max_receive_bytes"`
+	// MaxSendBytes bounds a request message. Default 4 MiB.
+	MaxSendBytes int `koanf:"max_send_bytes"`
+	// CompressRequests compresses request messages of at least CompressMinBytes with gzip. Default false.
+	CompressRequests bool `koanf:"compress_requests"`
+	// CompressMinBytes is the size from which on messages are compressed. Default 1 KiB.
+	CompressMinBytes int `koanf:"compress_min_bytes"`
+
+	// Retry says when a failed attempt is followed by another.
+	Retry RetryConfig `koanf:"retry"`
+	// Breaker keeps calls away from an instance that fails.
+	Breaker BreakerConfig `koanf:"breaker"`
+	// Pool keeps the connections to each instance.
+	Pool PoolConfig `koanf:"pool"`
+	// TLS protects the connections.
+	TLS TLSConfig `koanf:"tls"`
+}
+
+// RetryConfig says when a failed attempt is followed by another: never after the caller's deadline or cancellation, never for an
+// application's own error, and for a method that is not idempotent only when the failed attempt provably was not executed.
+type RetryConfig struct {
+	// MaxAttempts bounds the attempts of a call, the first included; 1 disables retries, at most 5 (gRFC A6). Default 3.
+	MaxAttempts int `koanf:"max_attempts"`
+	// InitialBackoff is the cap of the random delay before the first retry. Default 20ms.
+	InitialBackoff time.Duration `koanf:"initial_backoff"`
+	// MaxBackoff is the cap of the random delay before any retry. Default 1s.
+	MaxBackoff time.Duration `koanf:"max_backoff"`
+	// BackoffMultiplier raises the cap from retry to retry. Default 2.
+	BackoffMultiplier float64 `koanf:"backoff_multiplier"`
+	// BudgetTokens is the size of the token bucket of the service: each failed attempt that could be retried takes a token, each success gives back
+	// BudgetRatio, and retries happen only while more than half are left (gRFC A6, retry throttling). Default 100.
+	BudgetTokens float64 `koanf:"budget_tokens"`
+	// BudgetRatio is what a success gives back, and so the share of load that retries may add at steady state. Default 0.1.
+	BudgetRatio float64 `koanf:"budget_ratio"`
+}
+
+// BreakerConfig configures the circuit breaker of each instance.
+type BreakerConfig struct {
+	// Enabled switches the breakers on. Default true.
+	Enabled bool `koanf:"enabled"`
+	// FailureRate opens the breaker when this share of the attempts within Window failed; 0 < rate ≤ 1. Only failures to serve count:
+	// connection failures, time-outs and unavailability, never an application's own error. Default 0.5.
+	FailureRate float64 `koanf:"failure_rate"`
+	// MinCalls is how many attempts within Window the rate needs to mean anything. Default 10.
+	MinCalls uint `koanf:"min_calls"`
+	// Window is the length of time over which the rate is taken. Default 10s.
+	Window time.Duration `koanf:"window"`
+	// OpenFor is how long the breaker keeps calls away before it lets one probe. Default 5s.
+	OpenFor time.Duration `koanf:"open_for"`
+	// HalfOpenSuccesses is how many probes must succeed to close the breaker. Default 2.
+	HalfOpenSuccesses uint `koanf:"half_open_successes"`
+}
+
+// PoolConfig configures the connections that a [Transport] keeps to each instance.
+type PoolConfig struct {
+	// MaxConnections bounds the gRPC connections to one instance; a further one is opened only when those there have no stream free.
+	// Default 4.
+	MaxConnections int `koanf:"max_connections"`
+	// MaxHTTPConnections bounds the HTTP/1.1 connections to one instance, each of which carries one call at a time; further calls
+	// wait for one. Default 256.
+	MaxHTTPConnections int `koanf:"max_http_connections"`
+	// DialTimeout bounds the opening of a connection, TLS handshake included. Default 2s.
+	DialTimeout time.Duration `koanf:"dial_timeout"`
+	// IdleTimeout closes a connection without calls after this time. 0 means never. Default 90s.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// PingInterval is how long a gRPC connection may be silent, with calls on it, before a ping asks whether the peer is there. 0 means
+	// no pings. Default 10s.
+	PingInterval time.Duration `koanf:"ping_interval"`
+	// PingTimeout is how long the answer to a ping may take before the connection is closed. Default 5s.
+	PingTimeout time.Duration `koanf:"ping_timeout"`
+	// DrainTimeout is how long Close, and the removal of an instance, let calls in flight finish. Default 10s.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+}
+
+// TLSConfig protects connections. Files are read when the transport or the server is constructed.
+type TLSConfig struct {
+	// Enabled switches TLS on. Default false.
+	Enabled bool `koanf:"enabled"`
+	// CAFile holds the PEM certificates of the authorities to trust in the peer; the system's if empty. On a server, setting it makes
+	// client certificates mandatory.
+	CAFile string `koanf:"ca_file"`
+	// CertFile holds the PEM certificate chain to present. Required on a server.
+	CertFile string `koanf:"cert_file"`
+	// KeyFile holds the PEM private key of CertFile.
+	KeyFile string `koanf:"key_file"`
+	// ServerName is the name that the peer's certificate must be valid for; the instance's host if empty. Clients only.
+	ServerName string `koanf:"server_name"`
+}
+
+// ServerConfig configures a [Server]. Start from [DefaultServerConfig]: the zero value is not valid.
+type ServerConfig struct {
+	// Listen is the TCP address to listen on, host:port; port 0 picks a free one. Default 127.0.0.1:8080.
+	Listen string `koanf:"listen"`
+	// Advertise is the host:port under which the server registers; if empty, the address it listens on.
+	Advertise string `koanf:"advertise"`
+	// Weight is the instance's share of calls relative to others, in the registry. Default 1.
+	Weight int `koanf:"weight"`
+	// Zone is where the instance runs, in the registry. Default none.
+	Zone string `koanf:"zone"`
+	// Tags label the instance in the registry. Default none.
+	Tags []string `koanf:"tags"`
+	// MaxReceiveBytes bounds a request message, decompressed. Default 4 MiB.
+	MaxReceiveBytes int `koanf:"max_receive_bytes"`
+	// MaxSendBytes bounds a response message. Default 4 MiB.
+	MaxSendBytes int `koanf:"max_send_bytes"`
+	// CompressMinBytes is the size from which on responses are compressed for clients that accept it. Default 1 KiB.
+	CompressMinBytes int `koanf:"compress_min_bytes"`
+	// ReadHeaderTimeout bounds the reading of a request's header over HTTP/1.1, and of a TLS handshake. Default 5s.
+	ReadHeaderTimeout time.Duration `koanf:"read_header_timeout"`
+	// IdleTimeout closes a connection without calls after this time. Default 2m.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// RequestTimeout bounds the reading and serving of a unary call, against clients that send or read slowly; a caller's earlier deadline
+	// holds too. 0 means no bound. It does not apply to streams. Default 30s.
+	RequestTimeout time.Duration `koanf:"request_timeout"`
+	// MaxConcurrentStreams bounds the calls on one HTTP/2 connection. Default 1000.
+	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
+	// Reflection serves grpc.reflection, which shows the API to anyone who can connect. Default true.
+	Reflection bool `koanf:"reflection"`
+	// DeregisterDelay is how long a stopping server goes on serving after it deregistered, so that the news spreads. Default 1s.
+	DeregisterDelay time.Duration `koanf:"deregister_delay"`
+	// DrainTimeout is how long a stopping server lets calls in flight finish before it cuts them off. Default 10s.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	// TLS protects the connections; gRPC then needs TLS too.
+	TLS TLSConfig `koanf:"tls"`
+}
+
+// DefaultClientConfig returns the defaults that the fields of [ClientConfig] name.
+func DefaultClientConfig() ClientConfig {
+	return ClientConfig{
+		Protocol:         ProtocolAuto,
+		Timeout:          10 * time.Second,
+		AttemptTimeout:   3 * time.Second,
+		MaxReceiveBytes:  4 << 20,
+		MaxSendBytes:     4 << 20,
+		CompressMinBytes: 1 << 10,
+		Retry: RetryConfig{
+			MaxAttempts: 3, InitialBackoff: 20 * time.Millisecond, MaxBackoff: time.Second, BackoffMultiplier: 2,
+			BudgetTokens: 100, BudgetRatio: 0.1,
+		},
+		Breaker: BreakerConfig{
+			Enabled: true, FailureRate: 0.5, MinCalls: 10, Window: 10 * time.Second, OpenFor: 5 * time.Second, HalfOpenSuccesses: 2,
+		},
+		Pool: PoolConfig{
+			MaxConnections: 4, MaxHTTPConnections: 256, DialTimeout: 2 * time.Second, IdleTimeout: 90 * time.Second,
+			PingInterval: 10 * time.Second, PingTimeout: 5 * time.Second, DrainTimeout: 10 * time.Second,
+		},
+	}
+}
+
+// DefaultServerConfig returns the defaults that the fields of [ServerConfig] name.
+func DefaultServerConfig() ServerConfig {
+	return ServerConfig{
+		Listen: "127.0.0.1:8080", Weight: 1,
+		MaxReceiveBytes: 4 << 20, MaxSendBytes: 4 << 20, CompressMinBytes: 1 << 10,
+		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, RequestTimeout: 30 * time.Second,
+		MaxConcurrentStreams: 1000, Reflection: true,
+		DeregisterDelay: time.Second, DrainTimeout: 10 * time.Second,
+	}
+}
+
+// KeyError says which configuration key holds an impossible value. [ClientConfig.Validate] and [ServerConfig.Validate] return theirs
+// joined by [errors.Join], so that a reader mends all at once.
+type KeyError struct {
+	// Key is the key within the validated struct, such as "retry.max_attempts".
+	Key string
+	// Value is the value found.
+	Value any
+	// Want says what would be right.
+	Want string
+}
+
+// Error names the key, the value and what would be right.
+func (e *KeyError) Error() string { return fmt.Sprintf("%s: %v is not %s", e.Key, e.Value, e.Want) }
+
+// Validate returns a [*KeyError] for each field that is impossible, joined, or nil. It opens no file.
+func (c ClientConfig) Validate() error {
+	var v validation
+	switch c.Protocol {
+	case ProtocolAuto, ProtocolGRPC, ProtocolHTTP, ProtocolInProcess:
+	default:
+		v.add("protocol", fmt.Sprintf("%q", c.Protocol), "one of auto, grpc, http, inprocess")
+	}
+	v.notNegative("timeout", c.Timeout)
+	v.notNegative("attempt_timeout", c.AttemptTimeout)
+	v.positive("max_receive_bytes", c.MaxReceiveBytes)
+	v.positive("max_send_bytes", c.MaxSendBytes)
+	v.check("compress_min_bytes", c.CompressMinBytes >= 0, c.CompressMinBytes, "0 or more")
+	v.check("retry.max_attempts", 1 <= c.Retry.MaxAttempts && c.Retry.MaxAttempts <= 5, c.Retry.MaxAttempts, "within 1 to 5")
+	v.positiveDuration("retry.initial_backoff", c.Retry.InitialBackoff)
+	v.check("retry.max_backoff", c.Retry.MaxBackoff >= c.Retry.InitialBackoff, c.Retry.MaxBackoff, "at least retry.initial_backoff")
+	v.check("retry.backoff_multiplier", c.Retry.BackoffMultiplier >= 1, c.Retry.BackoffMultiplier, "1 or more")
+	v.check("retry.budget_tokens", c.Retry.BudgetTokens >= 1 && c.Retry.BudgetTokens <= 1000, c.Retry.BudgetTokens, "within 1 to 1000")
+	v.check("retry.budget_ratio", c.Retry.BudgetRatio > 0 && c.Retry.BudgetRatio <= 1, c.Retry.BudgetRatio, "above 0 and at most 1")
+	v.check("breaker.failure_rate", c.Breaker.FailureRate > 0 && c.Breaker.FailureRate <= 1, c.Breaker.FailureRate, "above 0 and at most 1")
+	v.check("breaker.min_calls", c.Breaker.MinCalls >= 1, c.Breaker.MinCalls, "1 or more")
+	v.positiveDuration("breaker.window", c.Breaker.Window)
+	v.positiveDuration("breaker.open_for", c.Breaker.OpenFor)
+	v.check("breaker.half_open_successes", c.Breaker.HalfOpenSuccesses >= 1, c.Breaker.HalfOpenSuccesses, "1 or more")
+	v.positive("pool.max_connections", c.Pool.MaxConnections)
+	v.positive("pool.max_http_connections", c.Pool.MaxHTTPConnections)
+	v.positiveDuration("pool.dial_timeout", c.Pool.DialTimeout)
+	v.notNegative("pool.idle_timeout", c.Pool.IdleTimeout)
+	v.notNegative("pool.ping_interval", c.Pool.PingInterval)
+	v.positiveDuration("pool.ping_timeout", c.Pool.PingTimeout)
+	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)
+	v.check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), fmt.Sprintf("%q", c.TLS.KeyFile), "set together with tls.cert_file")
+	return v.err()
+}
+
+// Validate returns a [*KeyError] for each field that is impossible, joined, or nil. It opens no file.
+func (c ServerConfig) Validate() error {
+	var v validation
+	v.hostPort("listen", c.Listen)
+	if c.Advertise != "" {
+		v.hostPort("advertise", c.Advertise)
+	}
+	v.check("weight", 0 <= c.Weight && c.Weight <= 65535, c.Weight, "within 0 to 65535")
+	v.positive("max_receive_bytes", c.MaxReceiveBytes)
+	v.positive("max_send_bytes", c.MaxSendBytes)
+	v.check("compress_min_bytes", c.CompressMinBytes >= 0, c.CompressMinBytes, "0 or more")
+	v.positiveDuration("read_header_timeout", c.ReadHeaderTimeout)
+	v.positiveDuration("idle_timeout", c.IdleTimeout)
+	v.notNegative("request_timeout", c.RequestTimeout)
+	v.positive("max_concurrent_streams", c.MaxConcurrentStreams)
+	v.notNegative("deregister_delay", c.DeregisterDelay)
+	v.notNegative("drain_timeout", c.DrainTimeout)
+	if c.TLS.Enabled {
+		v.check("tls.cert_file", c.TLS.CertFile != "", `""`, "a file, which a server with TLS needs")
+		v.check("tls.key_file", c.TLS.KeyFile != "", `""`, "a file, which a server with TLS needs")
+	}
+	return v.err()
+}
+
+// validation collects what is wrong with a configuration.
+type validation struct{ problems []error }
+
+func (v *validation) err() error { return errors.Join(v.problems...) }
+
+func (v *validation) add(key string, value any, want string) {
+	v.problems = append(v.problems, &KeyError{Key: key, Value: value, Want: want})
+}
+
+func (v *validation) check(key string, ok bool, value any, want string) {
+	if !ok {
+		v.add(key, value, want)
+	}
+}
+
+func (v *validation) positive(key string, value int) { v.check(key, value > 0, value, "1 or more") }
+
+func (v *validation) notNegative(key string, value time.Duration) {
+	v.check(key, value >= 0, value, "0 or more")
+}
+
+func (v *validation) positiveDuration(key string, value time.Duration) {
+	v.check(key, value > 0, value, "above 0")
+}
+
+func (v *validation) hostPort(key, value string) {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	v.check(key, err == nil, fmt.Sprintf("%q", value), "host:port")
+}
