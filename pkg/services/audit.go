@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -9,11 +10,14 @@ import (
 // AuditServiceClient keeps a log to which entries are only added. Safe for concurrent use.
 type AuditServiceClient interface {
 	// Record adds an action to the log. Recording an ID that is there already changes nothing and succeeds, which makes Record
-	// idempotent; a client gives an action without an ID a random one, so that machinery may send it again.
+	// idempotent; a client gives an action without an ID a random one, so that machinery may send it again. An action without a name
+	// is [ErrInvalidArgument].
 	Record(ctx context.Context, action Action) error
 
 	// Query returns one page of the entries that match filters, oldest first. Pass the last entry's [AuditLog.PageToken] in
-	// filters.PageToken for the next page; where it is empty, the page is the last. [AllAuditLogs] walks all pages.
+	// filters.PageToken for the next page; where it is empty, the page is the last. Entries recorded meanwhile neither repeat nor hide
+	// an earlier one. A negative page size, and a page token that is malformed or was given for other filters, are
+	// [ErrInvalidArgument]. [AllAuditLogs] walks all pages.
 	Query(ctx context.Context, filters AuditFilters) ([]AuditLog, error)
 }
 
@@ -62,9 +66,11 @@ type AuditFilters struct {
 }
 
 // AllAuditLogs returns an iterator over all entries that match filters, oldest first, from filters.PageToken on. It asks for the next
-// page when the one before is used up. An error is yielded once, with a zero entry, and ends the walk.
+// page when the one before is used up. An error is yielded once, with a zero entry, and ends the walk; a service that gives the same
+// page token twice in a row is [ErrInternal], since following it would never end. Each walk of the iterator begins anew.
 func AllAuditLogs(ctx context.Context, client AuditServiceClient, filters AuditFilters) iter.Seq2[AuditLog, error] {
 	return func(yield func(AuditLog, error) bool) {
+		filters := filters // Its own for each walk.
 		for {
 			page, err := client.Query(ctx, filters)
 			if err != nil {
@@ -79,7 +85,12 @@ func AllAuditLogs(ctx context.Context, client AuditServiceClient, filters AuditF
 			if len(page) == 0 || page[len(page)-1].PageToken == "" {
 				return
 			}
-			filters.PageToken = page[len(page)-1].PageToken
+			next := page[len(page)-1].PageToken
+			if next == filters.PageToken {
+				yield(AuditLog{}, fmt.Errorf("query audit log: the page after token %q is that page again: %w", next, ErrInternal))
+				return
+			}
+			filters.PageToken = next
 		}
 	}
 }

@@ -22,12 +22,13 @@ type AuthServiceClient interface {
 	ValidateToken(ctx context.Context, token string) (*TokenClaims, error)
 }
 
-// TokenResponse is the pair of tokens of a session. Its tokens are secrets: String and LogValue leave them out.
+// TokenResponse is the pair of tokens of a session. Its tokens are secrets: String, LogValue and encoding/json leave them out, so that a
+// log that prints or marshals what it is given cannot show them. Copy them out to hand them on.
 type TokenResponse struct {
 	// AccessToken authenticates calls until ExpiresAt.
-	AccessToken string
+	AccessToken string `json:"-"`
 	// RefreshToken obtains the next pair, once.
-	RefreshToken string
+	RefreshToken string `json:"-"`
 	// TokenType is the scheme to send the access token with, "Bearer".
 	TokenType string
 	// ExpiresAt is when the access token stops being valid.

@@ -1,8 +1,6 @@
 package services
 
-import (
-	"context"
-)
+import "context"
 
 // AuthzServiceClient answers whether a user holds a permission, written "resource:action". Safe for concurrent use.
 type AuthzServiceClient interface {
@@ -10,7 +8,8 @@ type AuthzServiceClient interface {
 	// permission is [ErrInvalidArgument].
 	Authorize(ctx context.Context, userID, permission string) error
 
-	// HasPermission tells whether the user holds the permission; an unknown user holds none.
+	// HasPermission tells whether the user holds the permission; an unknown user holds none. A malformed permission is
+	// [ErrInvalidArgument].
 	HasPermission(ctx context.Context, userID, permission string) (bool, error)
 
 	// GetUserPermissions lists all that the user was granted, through roles and directly, sorted by resource, then action, without

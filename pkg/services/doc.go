@@ -3,7 +3,7 @@
 //	AuthServiceClient      who is calling       Login, RefreshToken, ValidateToken
 //	IdentityServiceClient  who exists           users, email verification, password reset
 //	AuthzServiceClient     who may do what      Authorize, HasPermission, GetUserPermissions
-//	AuditServiceClient     who did what         Record, Query, and All over every page
+//	AuditServiceClient     who did what         Record, Query, and AllAuditLogs over every page
 //
 // A server implements the same interface that a client offers, so a service moves in or out of a process without its callers
 // changing. Nothing here names protobuf, Connect or HTTP: the types are plain, and safe to log, because their String and LogValue

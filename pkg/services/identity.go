@@ -12,7 +12,8 @@ type IdentityServiceClient interface {
 	// GetUser returns the user with an ID, or [ErrNotFound].
 	GetUser(ctx context.Context, id string) (*User, error)
 
-	// GetUserByEmail returns the user with an email address, compared without regard to case, or [ErrNotFound].
+	// GetUserByEmail returns the user with an email address, compared without regard to case, or [ErrNotFound]. An empty or malformed
+	// address is [ErrInvalidArgument].
 	GetUserByEmail(ctx context.Context, email string) (*User, error)
 
 	// CreateUser adds a user and returns it with the fields that the service sets. An address that is taken is [ErrAlreadyExists]; a
@@ -31,7 +32,8 @@ type IdentityServiceClient interface {
 	VerifyEmail(ctx context.Context, token string) error
 
 	// RequestPasswordReset has a reset token sent to an address. It succeeds just the same where no user has the address, so that
-	// nobody can probe for accounts. Not idempotent: each run sends another token.
+	// nobody can probe for accounts; only an empty or malformed address is [ErrInvalidArgument]. Not idempotent: each run sends
+	// another token.
 	RequestPasswordReset(ctx context.Context, email string) error
 
 	// ResetPassword sets a new password and uses up the reset token; [ErrUnauthenticated] if the token is unknown, expired or used,
@@ -39,7 +41,8 @@ type IdentityServiceClient interface {
 	ResetPassword(ctx context.Context, token, newPassword string) error
 }
 
-// User is one account of the platform. Its password is a secret: String and LogValue leave it out.
+// User is one account of the platform. Its password is a secret: String, LogValue and encoding/json leave it out, so that a log that
+// prints or marshals what it is given cannot show it.
 type User struct {
 	// ID is unique and chosen by the service.
 	ID string
@@ -48,7 +51,7 @@ type User struct {
 	// Name is what to show.
 	Name string
 	// Password is set by callers of CreateUser only; the service never returns it.
-	Password string
+	Password string `json:"-"`
 	// Roles are the names of the user's roles.
 	Roles []string
 	// EmailVerified says that the owner proved to read mail at the address. Set by the service.
