@@ -3,7 +3,9 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -111,7 +113,7 @@ type PoolConfig struct {
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
 }
 
-// TLSConfig protects connections. Files are read when the transport or the server is constructed.
+// TLSConfig protects connections. Files are read when the transport is constructed and when the server starts.
 type TLSConfig struct {
 	// Enabled switches TLS on. Default false.
 	Enabled bool `koanf:"enabled"`
@@ -130,7 +132,8 @@ type TLSConfig struct {
 type ServerConfig struct {
 	// Listen is the TCP address to listen on, host:port; port 0 picks a free one. Default 127.0.0.1:8080.
 	Listen string `koanf:"listen"`
-	// Advertise is the host:port under which the server registers; if empty, the address it listens on.
+	// Advertise is the host:port under which the server registers; port 0 means the port it listens on. If empty, the address it listens
+	// on, and if that is all addresses, such as 0.0.0.0, the machine's only one; a machine with several needs Advertise.
 	Advertise string `koanf:"advertise"`
 	// Weight is the instance's share of calls relative to others, in the registry. Default 1.
 	Weight int `koanf:"weight"`
@@ -149,13 +152,15 @@ type ServerConfig struct {
 	// IdleTimeout closes a connection without calls after this time. Default 2m.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
 	// RequestTimeout bounds the reading and serving of a unary call, against clients that send or read slowly; a caller's earlier deadline
-	// holds too. 0 means no bound. It does not apply to streams. Default 30s.
+	// holds too. Its answer may be read for a second longer. 0 means no bound. It does not apply to streams, but for the arrival of the one
+	// request message of a server stream. Default 30s.
 	RequestTimeout time.Duration `koanf:"request_timeout"`
 	// MaxConcurrentStreams bounds the calls on one HTTP/2 connection. Default 1000.
 	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
 	// Reflection serves grpc.reflection, which shows the API to anyone who can connect. Default true.
 	Reflection bool `koanf:"reflection"`
-	// DeregisterDelay is how long a stopping server goes on serving after it deregistered, so that the news spreads. Default 1s.
+	// DeregisterDelay is how long a stopping server goes on serving after it deregistered, so that the news spreads; a server that was not
+	// registered does not wait. Default 1s.
 	DeregisterDelay time.Duration `koanf:"deregister_delay"`
 	// DrainTimeout is how long a stopping server lets calls in flight finish before it cuts them off. Default 10s.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -252,6 +257,10 @@ func (c ServerConfig) Validate() error {
 	v.hostPort("listen", c.Listen)
 	if c.Advertise != "" {
 		v.hostPort("advertise", c.Advertise)
+		if host, _, err := net.SplitHostPort(c.Advertise); err == nil {
+			ip, _ := netip.ParseAddr(host)
+			v.check("advertise", host != "" && !ip.IsUnspecified(), fmt.Sprintf("%q", c.Advertise), "an address that others can reach")
+		}
 	}
 	v.check("weight", 0 <= c.Weight && c.Weight <= 65535, c.Weight, "within 0 to 65535")
 	v.positive("max_receive_bytes", c.MaxReceiveBytes)
@@ -260,7 +269,8 @@ func (c ServerConfig) Validate() error {
 	v.positiveDuration("read_header_timeout", c.ReadHeaderTimeout)
 	v.positiveDuration("idle_timeout", c.IdleTimeout)
 	v.notNegative("request_timeout", c.RequestTimeout)
-	v.positive("max_concurrent_streams", c.MaxConcurrentStreams)
+	v.check("max_concurrent_streams", 1 <= c.MaxConcurrentStreams && c.MaxConcurrentStreams <= math.MaxInt32, c.MaxConcurrentStreams,
+		"within 1 to 2147483647")
 	v.notNegative("deregister_delay", c.DeregisterDelay)
 	v.notNegative("drain_timeout", c.DrainTimeout)
 	if c.TLS.Enabled {

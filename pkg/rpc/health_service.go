@@ -1,0 +1,118 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+const healthServiceName = "grpc.health.v1.Health"
+
+// healthService serves a [Health] as grpc.health.v1.Health. Its messages are dynamic ones of the standard's own descriptors, and not those
+// of goplt.health.v1: the two agree in binary, but in JSON the names of enum values are on the wire, and those differ.
+type healthService struct {
+	health                   *Health
+	check, watch             protoreflect.MethodDescriptor
+	requestName, replyStatus protoreflect.FieldDescriptor
+}
+
+func newHealthService(health *Health) (*healthService, error) {
+	file, err := protodesc.NewFile(healthFile(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: descriptor of %s: %w", healthServiceName, err)
+	}
+	methods := file.Services().ByName("Health").Methods()
+	check := methods.ByName("Check")
+	return &healthService{
+		health: health, check: check, watch: methods.ByName("Watch"),
+		requestName: check.Input().Fields().ByName("service"), replyStatus: check.Output().Fields().ByName("status"),
+	}, nil
+}
+
+// methods returns what to register on a server, under the standard's procedure names.
+func (s *healthService) methods() []connect.Method {
+	return []connect.Method{
+		{Spec: connect.Spec{Procedure: "/" + healthServiceName + "/Check", StreamType: connect.StreamTypeUnary, Schema: s.check}, Handler: s.serveCheck},
+		{Spec: connect.Spec{Procedure: "/" + healthServiceName + "/Watch", StreamType: connect.StreamTypeServer, Schema: s.watch}, Handler: s.serveWatch},
+	}
+}
+
+func (s *healthService) serveCheck(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	service, err := s.receive(stream)
+	if err != nil {
+		return err
+	}
+	status := s.health.Status(service)
+	if status == HealthServiceUnknown {
+		return connect.Errorf(connect.CodeNotFound, "unknown service %q", service)
+	}
+	return s.send(stream, status)
+}
+
+func (s *healthService) serveWatch(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	service, err := s.receive(stream)
+	if err != nil {
+		return err
+	}
+	return s.health.watch(ctx, service, func(status HealthStatus) error { return s.send(stream, status) })
+}
+
+func (s *healthService) receive(stream connect.ServerStream) (service string, err error) {
+	request := dynamicpb.NewMessage(s.check.Input())
+	if err := stream.Receive(request); err != nil {
+		return "", err
+	}
+	return request.Get(s.requestName).String(), nil
+}
+
+func (s *healthService) send(stream connect.ServerStream, status HealthStatus) error {
+	reply := dynamicpb.NewMessage(s.check.Output())
+	reply.Set(s.replyStatus, protoreflect.ValueOfEnum(protoreflect.EnumNumber(status)))
+	return stream.Send(reply)
+}
+
+// healthFile is grpc/health/v1/health.proto (https://github.com/grpc/grpc-proto/blob/master/grpc/health/v1/health.proto), without its
+// List method, which is for clients that ask about all services. It is in no registry, so it collides with no other copy in the program.
+func healthFile() *descriptorpb.FileDescriptorProto {
+	const request, reply = ".grpc.health.v1.HealthCheckRequest", ".grpc.health.v1.HealthCheckResponse"
+	value := func(name string, number HealthStatus) *descriptorpb.EnumValueDescriptorProto {
+		return &descriptorpb.EnumValueDescriptorProto{Name: &name, Number: proto.Int32(int32(number))}
+	}
+	return &descriptorpb.FileDescriptorProto{
+		Name: proto.String("grpc/health/v1/health.proto"), Package: proto.String("grpc.health.v1"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name: proto.String("HealthCheckRequest"),
+			Field: []*descriptorpb.FieldDescriptorProto{{
+				Name: proto.String("service"), JsonName: proto.String("service"), Number: proto.Int32(1),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			}},
+		}, {
+			Name: proto.String("HealthCheckResponse"),
+			Field: []*descriptorpb.FieldDescriptorProto{{
+				Name: proto.String("status"), JsonName: proto.String("status"), Number: proto.Int32(1),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_ENUM.Enum(),
+				TypeName: proto.String(reply + ".ServingStatus"),
+			}},
+			EnumType: []*descriptorpb.EnumDescriptorProto{{
+				Name: proto.String("ServingStatus"),
+				Value: []*descriptorpb.EnumValueDescriptorProto{
+					value("UNKNOWN", 0), value("SERVING", HealthServing), value("NOT_SERVING", HealthNotServing),
+					value("SERVICE_UNKNOWN", HealthServiceUnknown),
+				},
+			}},
+		}},
+		Service: []*descriptorpb.ServiceDescriptorProto{{
+			Name: proto.String("Health"),
+			Method: []*descriptorpb.MethodDescriptorProto{
+				{Name: proto.String("Check"), InputType: proto.String(request), OutputType: proto.String(reply)},
+				{Name: proto.String("Watch"), InputType: proto.String(request), OutputType: proto.String(reply), ServerStreaming: proto.Bool(true)},
+			},
+		}},
+	}
+}

@@ -1,0 +1,200 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+)
+
+// router finds the procedure of a request. It answers by itself what is none: in the words of the caller's protocol, or with a JSON
+// error as Connect's and a fitting HTTP status.
+type router struct {
+	server     *Server
+	procedures map[string]*route
+	services   map[string]http.Handler // by "/package.Service/": what serves its unknown methods
+	errors     *connecthttp.ErrorWriter
+}
+
+type route struct {
+	handler http.Handler
+	stream  connect.StreamType
+}
+
+var (
+	_ http.Handler         = (*router)(nil)
+	_ connecthttp.ServeMux = (*router)(nil)
+)
+
+func newRouter(s *Server) *router {
+	rt := &router{
+		server: s, procedures: make(map[string]*route), services: make(map[string]http.Handler), errors: connecthttp.NewErrorWriter(),
+	}
+	for spec := range s.hosted.Specs() {
+		rt.procedures[spec.Procedure] = &route{stream: spec.StreamType}
+	}
+	connecthttp.Mount(rt, s.hosted,
+		connecthttp.WithReadMaxBytes(s.config.MaxReceiveBytes),
+		connecthttp.WithSendMaxBytes(s.config.MaxSendBytes),
+		connecthttp.WithCompressMinBytes(s.config.CompressMinBytes),
+	)
+	return rt
+}
+
+// Handle implements [connecthttp.ServeMux]: a pattern is a procedure, or "/package.Service/" for all else of a service.
+func (rt *router) Handle(pattern string, handler http.Handler) {
+	if known, ok := rt.procedures[pattern]; ok {
+		known.handler = handler
+	} else {
+		rt.services[pattern] = handler
+	}
+}
+
+func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rt.server.calls.begin()
+	defer rt.server.calls.end()
+	if r.ProtoMajor == 1 && rt.server.draining.Load() {
+		// HTTP/1.1 has no GOAWAY: a client that is told with an answer never loses a request to a connection closed under it.
+		w.Header().Set("Connection", "close")
+	}
+	found, ok := rt.procedures[r.URL.Path]
+	if !ok {
+		rt.limit(w, r, connect.StreamTypeUnary)
+		rt.serveUnknown(w, r)
+		return
+	}
+	lift := rt.limit(w, r, found.stream)
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		err := connect.Errorf(connect.CodeUnimplemented, "%s %s: procedures are called by POST", r.Method, r.URL.Path)
+		_ = rt.errors.Write(&statusWriter{w, http.StatusMethodNotAllowed}, r, err)
+		return
+	}
+	found.handler.ServeHTTP(w, r)
+	if lift {
+		rt.limitRest(w)
+	}
+}
+
+// limit adapts the time-outs that http.Server applies to every request, and reports whether it lifted one.
+//
+// A stream has no bounds but for the one request message of a server stream, which is to arrive in time. Over HTTP/1.1 a deadline
+// for reading is the connection's and outlives the body: it would fail the watch for a disconnect that goes on during the call, and with it
+// this request and all later ones, so it is lifted when the body is complete.
+func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) (lifted bool) {
+	timeout := rt.server.config.RequestTimeout
+	if timeout == 0 {
+		return false
+	}
+	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here and below.
+	controller := http.NewResponseController(w)
+	if stream != connect.StreamTypeUnary {
+		_ = controller.SetWriteDeadline(time.Time{})
+		lifted = true
+	}
+	switch {
+	case stream&connect.StreamTypeClient != 0:
+		_ = controller.SetReadDeadline(time.Time{})
+	case r.ProtoMajor == 1 && r.Body == http.NoBody:
+		_ = controller.SetReadDeadline(time.Time{})
+	case r.ProtoMajor == 1:
+		// From here, and not from when the connection was opened, which for its first request is what http.Server takes.
+		deadline := time.Now().Add(timeout)
+		_ = controller.SetReadDeadline(deadline)
+		r.Body = &timedBody{ReadCloser: r.Body, writer: w, deadline: deadline, timeout: timeout}
+	}
+	return lifted
+}
+
+// limitRest bounds, at the end of a stream, what http.Server still does with the request: reading what the handler did not, and writing
+// what the client did not take.
+func (rt *router) limitRest(w http.ResponseWriter) {
+	controller := http.NewResponseController(w)
+	deadline := time.Now().Add(rt.server.config.RequestTimeout)
+	_ = controller.SetReadDeadline(deadline)
+	_ = controller.SetWriteDeadline(deadline)
+}
+
+// timedBody is the body of a HTTP/1.1 request that is to arrive by a deadline. It lifts the connection's deadline at its end.
+type timedBody struct {
+	io.ReadCloser
+	writer   http.ResponseWriter
+	deadline time.Time
+	timeout  time.Duration
+	ended    bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == nil || b.ended:
+	case errors.Is(err, io.EOF):
+		b.ended = true
+		_ = http.NewResponseController(b.writer).SetReadDeadline(time.Time{})
+		if !time.Now().Before(b.deadline) { // Possibly too late: do not use the connection again.
+			b.writer.Header().Set("Connection", "close")
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("the request did not arrive within %s: %w", b.timeout, os.ErrDeadlineExceeded)
+	}
+	return n, err
+}
+
+func (rt *router) serveUnknown(w http.ResponseWriter, r *http.Request) {
+	w = &statusWriter{w, http.StatusNotFound}
+	if service, _, ok := splitProcedure(r.URL.Path); ok && r.Method == http.MethodPost && rt.errors.IsSupported(r) {
+		if handler := rt.services["/"+service+"/"]; handler != nil {
+			handler.ServeHTTP(w, r) // ends in Server.dispatchUnknown
+			return
+		}
+	}
+	_ = rt.errors.Write(w, r, rt.server.unknownProcedure(r.URL.Path))
+}
+
+// unknownProcedure says that path is no procedure. For a service that is there it names the methods, unless the server keeps its API to
+// itself.
+func (s *Server) unknownProcedure(path string) error {
+	service, _, ok := splitProcedure(path)
+	if !ok {
+		return connect.Errorf(connect.CodeUnimplemented, "%q is not a procedure; procedures are of the form /package.Service/Method", path)
+	}
+	var methods []string
+	for spec := range s.hosted.Specs() {
+		if of, method, _ := splitProcedure(spec.Procedure); of == service {
+			methods = append(methods, method)
+		}
+	}
+	switch {
+	case !s.config.Reflection:
+		return connect.Errorf(connect.CodeUnimplemented, "%q is not a procedure of this server", path)
+	case len(methods) == 0:
+		return connect.Errorf(connect.CodeUnimplemented, "%q is not a procedure of this server: it has no service %s", path, service)
+	}
+	slices.Sort(methods)
+	return connect.Errorf(connect.CodeUnimplemented, "%q is not a procedure of this server: the methods of %s are %s",
+		path, service, strings.Join(methods, ", "))
+}
+
+// statusWriter replaces the HTTP status of errors. The protocols that put an error into a trailer have the status 200 and keep it.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader replaces an error's status.
+func (w *statusWriter) WriteHeader(status int) {
+	if status >= http.StatusBadRequest {
+		status = w.status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
