@@ -1,0 +1,25 @@
+// Package client says how Connect with JSON over HTTP/1.1 is spoken to one instance: the options of the wire, the kind of connection, and
+// what an answer of the service itself looks like. It holds what is specific to this protocol and nothing else.
+package client
+
+import (
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/0x1d/goplt/internal/pool"
+)
+
+// Connection is the kind of connection used: HTTP/1.1, which passes where HTTP/2 does not.
+const Connection = pool.HTTP1
+
+// Options returns the options that make a transport speak Connect with JSON. GET is never used: a URL ends up in logs.
+func Options() []connecthttp.Option { return []connecthttp.Option{connecthttp.WithProtoJSON()} }
+
+// Answered reports whether a response was written by a Connect server, and not by something on the way to it: a success, or an error in
+// JSON (https://connectrpc.com/docs/protocol#unary-response).
+func Answered(response *http.Response) bool {
+	contentType := response.Header.Get("Content-Type")
+	return response.StatusCode == http.StatusOK || strings.HasPrefix(contentType, "application/json")
+}

@@ -1,0 +1,341 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/internal/pool"
+	"github.com/0x1d/goplt/internal/resilience"
+)
+
+// call is one unary call. It keeps the request message until an attempt succeeds, so that a retry, or the other protocol, sends the
+// message again and never bytes. It implements [connect.ClientStream].
+type call struct {
+	transport *Transport
+	ctx       context.Context //nolint:containedctx // the call's own, given to NewClientStream
+	spec      connect.Spec
+	request   any
+	received  bool
+
+	deadline time.Time // of the whole call; zero if it has none
+	tried    []*instance
+	attempts []Attempt
+}
+
+var _ connect.ClientStream = (*call)(nil)
+
+// SendHeaders does nothing: headers go with the message.
+func (c *call) SendHeaders() error { return nil }
+
+// Send keeps the message for the attempts.
+func (c *call) Send(message any) error {
+	if c.request != nil {
+		return connect.NewError(connect.CodeInternal, "unary call sends more than one message")
+	}
+	c.request = message
+	return nil
+}
+
+// CloseSend does nothing: the message was the last.
+func (c *call) CloseSend() error { return nil }
+
+// Close does nothing: Receive leaves nothing open.
+func (c *call) Close() error { return nil }
+
+// Receive makes the call and stores the response in dst.
+func (c *call) Receive(dst any) error {
+	if c.received {
+		return io.EOF
+	}
+	c.received = true
+	if c.request == nil {
+		return connect.NewError(connect.CodeInternal, "unary call without a message")
+	}
+	if !c.transport.begin() {
+		return c.failed(unavailable(ErrClosed))
+	}
+	defer c.transport.end()
+	if timeout := c.transport.config.Timeout; timeout > 0 {
+		c.deadline = time.Now().Add(timeout)
+	}
+	if own, ok := c.ctx.Deadline(); ok && (c.deadline.IsZero() || own.Before(c.deadline)) {
+		c.deadline = own
+	}
+	first := c.attempt(c.ctx, dst)
+	if first == nil {
+		return nil
+	}
+	if !first.retryable {
+		return c.failed(first)
+	}
+	ctx := c.ctx
+	if !c.deadline.IsZero() {
+		bounded, cancel := context.WithDeadline(ctx, c.deadline)
+		defer cancel()
+		ctx = bounded
+	}
+	err := c.transport.retrier.After(ctx, first, func() error {
+		if failure := c.attempt(ctx, dst); failure != nil {
+			return failure
+		}
+		return nil
+	})
+	if err == nil {
+		return nil
+	}
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		// The time ran out, or the caller gave up, while a retry was waited for. That is how the call ended.
+		return c.failed(contextError(ctxErr))
+	}
+	return c.failed(err)
+}
+
+// failed explains an error by the attempts that led to it.
+func (c *call) failed(err error) error {
+	if failure, ok := err.(*failure); ok { //nolint:errorlint // attempts return failures unwrapped
+		err = failure.err
+	}
+	return &CallError{Procedure: c.spec.Procedure, Target: c.transport.name, Attempts: c.attempts, err: err}
+}
+
+// failure is a failed attempt.
+type failure struct {
+	err       error
+	retryable bool
+	delay     time.Duration
+}
+
+var _ resilience.Failure = (*failure)(nil)
+
+func (f *failure) Error() string        { return f.err.Error() }
+func (f *failure) Unwrap() error        { return f.err }
+func (f *failure) Retryable() bool      { return f.retryable }
+func (f *failure) Delay() time.Duration { return f.delay }
+
+// idempotent reports whether the method may be executed more than once.
+func (c *call) idempotent() bool { return c.spec.IdempotencyLevel != connect.IdempotencyUnknown }
+
+// attempt tries one instance, by both protocols if it has to, and returns nil if it answered with success.
+func (c *call) attempt(ctx context.Context, dst any) *failure {
+	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.tried)
+	if err != nil {
+		return &failure{err: err}
+	}
+	result := outcomeFailure // what a panic below is taken for
+	defer func() {
+		chosen.finish(permit, result)
+	}()
+	var failed *failure
+	wire := chosen.wireFor(c.transport.config.Protocol)
+	failed, result = c.exchange(ctx, chosen, wire, dst)
+	if failed != nil && wire == &chosen.grpc && chosen.speaksHTTP.Load() && c.transport.config.Protocol == ProtocolAuto {
+		// Hard evidence that gRPC does not get through, found before execution: the same attempt goes on by the other protocol.
+		failed, result = c.exchange(ctx, chosen, &chosen.http, dst)
+	}
+	if failed == nil {
+		c.transport.budget.Succeeded()
+		return nil
+	}
+	c.tried = append(c.tried, chosen)
+	return failed
+}
+
+// exchange speaks one protocol to one instance once.
+func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, dst any) (*failure, outcome) {
+	started := time.Now()
+	ctx, cancel := c.attemptContext(parent, started)
+	defer cancel()
+	e := &exchange{Context: ctx}
+	err := c.run(e, wire, dst)
+	if err == nil {
+		return nil, outcomeSuccess
+	}
+	verdict := c.verdict(e, wire)
+	failed, result := c.judge(parent, e, verdict, err)
+	c.attempts = append(c.attempts, Attempt{
+		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(failed.err),
+		Duration: time.Since(started), Err: err,
+	})
+	if e.blocked || errors.Is(err, pool.ErrNotHTTP2) {
+		c.transport.learnHTTP(chosen, err)
+	}
+	return failed, result
+}
+
+// attemptContext bounds an attempt by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that
+// must not be repeated has all the time there is.
+func (c *call) attemptContext(parent context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	deadline := c.deadline
+	if limit := c.transport.config.AttemptTimeout; limit > 0 && c.idempotent() && c.transport.retrier.MaxAttempts() > len(c.attempts)+1 {
+		if own := now.Add(limit); deadline.IsZero() || own.Before(deadline) {
+			deadline = own
+		}
+	}
+	ctx := parent
+	if len(c.attempts) > 0 {
+		ctx = c.freshInfo(ctx)
+	}
+	if current, ok := ctx.Deadline(); deadline.IsZero() || ok && !deadline.Before(current) {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline)
+}
+
+// run acquires a connection and makes the exchange.
+func (c *call) run(e *exchange, wire *wire, dst any) error {
+	conn, err := wire.pool.Acquire(e)
+	if err != nil {
+		if ctxErr := e.Err(); ctxErr != nil {
+			return contextError(ctxErr)
+		}
+		return unavailable(err)
+	}
+	e.conn = conn
+	defer e.finish()
+	if wire.protocol == ProtocolHTTP {
+		e.written = conn.BytesWritten()
+	}
+	stream, err := wire.transport.NewClientStream(e, c.spec)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	if err := stream.Send(c.request); err != nil {
+		return err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	err = stream.Receive(dst)
+	if len(c.attempts) > 0 {
+		c.adoptInfo(e)
+	}
+	return err
+}
+
+// verdict says whether the exchange was executed.
+func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
+	sent := e.sent.Load()
+	if sent && e.response == nil && wire.protocol == ProtocolHTTP {
+		// The connection was this exchange's alone, so its bytes tell more than the body's having been read into a buffer.
+		sent = e.conn.Abandon() > e.written
+	}
+	return resilience.Classify(resilience.Evidence{Sent: sent, Answered: e.response != nil, Err: e.err})
+}
+
+// judge decides what a failed exchange says of the instance, and whether another attempt may follow.
+func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Verdict, err error) (*failure, outcome) {
+	failed := &failure{err: err}
+	switch {
+	case parent.Err() != nil && !isDeadline(parent.Err()):
+		return failed, outcomeNone // the caller gave up
+	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+		if e.response != nil {
+			return failed, outcomeNone
+		}
+		return failed, outcomeFailure // silence up to the very end
+	case e.conn != nil && !e.dispatched.Load():
+		return failed, outcomeNone // the message could not be written: no instance would take it
+	}
+	result := outcomeFailure
+	if e.response != nil && e.answered && e.Err() == nil {
+		result = outcomeSuccess // an error of the service's own is an answer
+	}
+	if verdict.Unexecuted() {
+		failed.retryable = true // adds nothing to any instance's load, so the budget has no say
+		return failed, result
+	}
+	pushback, pushed, refuses := c.pushback(e)
+	if !c.idempotent() || refuses || !retryableCode(e, verdict, err, pushed) {
+		return failed, result
+	}
+	failed.retryable, failed.delay = c.transport.budget.Failed(), pushback
+	return failed, result
+}
+
+// retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost or kept silent for the attempt's
+// time, it is unavailable, or it said itself when to come back.
+func retryableCode(e *exchange, verdict resilience.Verdict, err error, pushed bool) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable:
+		return true
+	case connect.CodeResourceExhausted:
+		return pushed
+	case connect.CodeDeadlineExceeded:
+		return e.Err() != nil
+	default:
+		return verdict == resilience.MaybeProcessed
+	}
+}
+
+// pushback reads when the server wants the call to come back (gRFC A6, pushback): after a time, or, by a value that is negative,
+// unreadable or repeated, not at all.
+func (c *call) pushback(e *exchange) (delay time.Duration, pushed, refuses bool) {
+	if e.response == nil {
+		return 0, false, false
+	}
+	values := e.response.Trailer.Values(pushbackHeader)
+	if len(values) == 0 {
+		values = e.response.Header.Values(pushbackHeader)
+	}
+	if len(values) == 0 {
+		return 0, false, false
+	}
+	milliseconds, err := strconv.ParseInt(values[0], 10, 32)
+	if err != nil || milliseconds < 0 || len(values) > 1 {
+		return 0, true, true
+	}
+	return time.Duration(milliseconds) * time.Millisecond, true, false
+}
+
+const (
+	pushbackHeader         = "Grpc-Retry-Pushback-Ms"
+	previousAttemptsHeader = "Grpc-Previous-Rpc-Attempts"
+)
+
+// freshInfo gives a later attempt response metadata of its own, with the caller's request metadata. The first attempt uses the caller's:
+// most calls have no other.
+func (c *call) freshInfo(ctx context.Context) context.Context {
+	callers, _ := connect.CallInfoForClientContext(c.ctx)
+	ctx, own := connect.NewClientContext(ctx)
+	if callers != nil {
+		for name, values := range callers.RequestHeader().All() {
+			own.RequestHeader().SetValues(name, values)
+		}
+	}
+	own.RequestHeader().Set(previousAttemptsHeader, fmt.Sprint(len(c.attempts)))
+	return ctx
+}
+
+// adoptInfo shows the caller what the latest attempt brought, in place of what earlier ones did.
+func (c *call) adoptInfo(e *exchange) {
+	callers, ok := connect.CallInfoForClientContext(c.ctx)
+	own, _ := connect.CallInfoForClientContext(e)
+	if !ok || own == nil || own == callers {
+		return
+	}
+	replace(callers.ResponseHeader(), own.ResponseHeader())
+	replace(callers.ResponseTrailer(), own.ResponseTrailer())
+	callers.Spec, callers.PeerAddr, callers.Protocol, callers.Codec = own.Spec, own.PeerAddr, own.Protocol, own.Codec
+	callers.RequestEncoding, callers.ResponseEncoding = own.RequestEncoding, own.ResponseEncoding
+	callers.SendStats, callers.ReceiveStats, callers.TransportInfo = own.SendStats, own.ReceiveStats, own.TransportInfo
+}
+
+func replace(to, from *connect.Header) {
+	var stale []string
+	for name := range to.All() {
+		stale = append(stale, name)
+	}
+	for _, name := range stale {
+		to.Delete(name)
+	}
+	for name, values := range from.All() {
+		to.SetValues(name, values)
+	}
+}

@@ -1,0 +1,192 @@
+package rpc
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/0x1d/goplt/internal/balancer"
+	"github.com/0x1d/goplt/internal/pool"
+	"github.com/0x1d/goplt/internal/resilience"
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
+	httpclient "github.com/0x1d/goplt/internal/services/http/client"
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// instance is what a transport keeps of one instance for as long as the registry names it: how to speak to it, its connections, breaker
+// and counts. It is shared by all snapshots that hold it.
+type instance struct {
+	described atomic.Pointer[registry.Instance]
+	id, addr  string
+
+	grpc, http wire
+	// speaksHTTP is set once gRPC provably does not get through.
+	speaksHTTP atomic.Bool
+
+	breaker      resilience.Breaker // nil if switched off
+	breakerShut  atomic.Bool        // whether the breaker is anything but closed; spares the hot path the breaker's lock
+	inFlight     atomic.Int64
+	calls, fails atomic.Uint64
+
+	removed   atomic.Bool
+	closeOnce sync.Once
+}
+
+var _ balancer.Candidate = (*instance)(nil)
+
+// wire is one protocol to one instance.
+type wire struct {
+	protocol  Protocol
+	pool      *pool.Pool
+	transport connect.Transport
+}
+
+// instanceKey tells instances apart: what was learned of one registration says nothing of the next.
+type instanceKey struct {
+	id, addr string
+	revision uint64
+}
+
+func keyOf(described registry.Instance) instanceKey {
+	return instanceKey{id: described.ID, addr: described.Addr(), revision: described.Revision}
+}
+
+func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, logger *slog.Logger) *instance {
+	i := &instance{id: described.ID, addr: described.Addr()}
+	i.described.Store(&described)
+	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
+	i.http = newWire(ProtocolHTTP, i.addr, config, security)
+	if config.Breaker.Enabled {
+		i.breaker = resilience.NewBreaker(resilience.BreakerConfig{
+			FailureRate: config.Breaker.FailureRate, MinCalls: config.Breaker.MinCalls, Window: config.Breaker.Window,
+			OpenFor: config.Breaker.OpenFor, HalfOpenSuccesses: config.Breaker.HalfOpenSuccesses,
+			OnChange: func(from, to string) {
+				i.breakerShut.Store(to != "closed")
+				logger.Warn("circuit breaker changed", "instance", i.id, "addr", i.addr, "from", from, "to", to)
+			},
+		})
+	}
+	return i
+}
+
+func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls.Config) wire {
+	connections := pool.Config{
+		Kind: grpcclient.Connection, Addr: addr, TLS: security,
+		MaxConnections: config.Pool.MaxConnections, DialTimeout: config.Pool.DialTimeout, IdleTimeout: config.Pool.IdleTimeout,
+		PingInterval: config.Pool.PingInterval, PingTimeout: config.Pool.PingTimeout,
+	}
+	options := []connecthttp.Option{
+		connecthttp.WithReadMaxBytes(config.MaxReceiveBytes), connecthttp.WithSendMaxBytes(config.MaxSendBytes),
+		connecthttp.WithCompressMinBytes(config.CompressMinBytes),
+	}
+	if config.CompressRequests {
+		options = append(options, connecthttp.WithSendGzip())
+	}
+	doer := httpDoer{answered: grpcclient.Answered, blocked: grpcclient.Blocked}
+	if protocol == ProtocolGRPC {
+		options = append(options, grpcclient.Options()...)
+	} else {
+		connections.Kind, connections.MaxConnections = httpclient.Connection, config.Pool.MaxHTTPConnections
+		options = append(options, httpclient.Options()...)
+		doer = httpDoer{answered: httpclient.Answered}
+	}
+	scheme := "http://"
+	if security != nil {
+		scheme = "https://"
+	}
+	return wire{protocol: protocol, pool: pool.New(connections), transport: connecthttp.NewTransport(doer, scheme+addr, options...)}
+}
+
+// InFlight and Weight make the instance a candidate of the balancer.
+func (i *instance) InFlight() int64 { return i.inFlight.Load() }
+func (i *instance) Weight() int64   { return int64(i.described.Load().Weight) }
+
+// wireFor returns how to speak to the instance now.
+func (i *instance) wireFor(protocol Protocol) *wire {
+	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.speaksHTTP.Load() {
+		return &i.http
+	}
+	return &i.grpc
+}
+
+// enter counts an attempt in, unless the instance was removed in the meantime: then another has to be picked.
+func (i *instance) enter() bool {
+	i.inFlight.Add(1)
+	if i.removed.Load() {
+		i.leave()
+		return false
+	}
+	return true
+}
+
+// leave counts an attempt out. The last one out of a removed instance closes it.
+func (i *instance) leave() {
+	if i.inFlight.Add(-1) == 0 && i.removed.Load() {
+		i.close()
+	}
+}
+
+// remove lets attempts under way finish and then closes the connections, at the latest after drain.
+func (i *instance) remove(drain time.Duration) {
+	i.removed.Store(true)
+	if i.inFlight.Load() == 0 {
+		i.close()
+		return
+	}
+	time.AfterFunc(drain, i.close)
+}
+
+func (i *instance) close() {
+	i.closeOnce.Do(func() {
+		i.grpc.pool.Close()
+		i.http.pool.Close()
+	})
+}
+
+// mayServe reports whether the breaker would let an attempt through.
+func (i *instance) mayServe() bool {
+	return !i.breakerShut.Load() || !i.breaker.IsOpen() || i.breaker.RemainingDelay() == 0
+}
+
+// acquirePermit asks the breaker, whose answer has to be followed by exactly one record.
+func (i *instance) acquirePermit() bool {
+	return !i.breakerShut.Load() || i.breaker.TryAcquirePermit()
+}
+
+// finish counts an attempt out, after its outcome. permit says whether the breaker is to be told.
+func (i *instance) finish(permit bool, result outcome) {
+	i.calls.Add(1)
+	if result == outcomeFailure {
+		i.fails.Add(1)
+	}
+	if permit {
+		i.record(result)
+	}
+	i.leave()
+}
+
+// record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is; a probe
+// that says nothing has not shown the instance to be well, and its permit has to be answered, so it counts as failed.
+func (i *instance) record(outcome outcome) {
+	switch {
+	case i.breaker == nil:
+	case outcome == outcomeSuccess:
+		i.breaker.RecordSuccess()
+	case outcome == outcomeFailure || i.breakerShut.Load():
+		i.breaker.RecordFailure()
+	}
+}
+
+// outcome is what an attempt says of its instance.
+type outcome int
+
+const (
+	outcomeNone    outcome = iota // nothing: the caller gave up, or the request could not even be written
+	outcomeSuccess                // it answers, be it with an error of its own
+	outcomeFailure                // it cannot be reached, keeps silent, or something before it answers in its place
+)

@@ -1,0 +1,66 @@
+package rpc
+
+import "time"
+
+// Status is what a [Transport] knows of its target at one moment.
+type Status struct {
+	// Target is the text form of the target.
+	Target string `json:"target"`
+	// Instances are the instances known, sorted by ID.
+	Instances []InstanceStatus `json:"instances"`
+	// Updated is when the registry last brought a set; zero if it never did.
+	Updated time.Time `json:"updated"`
+	// Error is the registry's latest failure, empty since it last answered. The instances shown stand all the same.
+	Error string `json:"error,omitempty"`
+}
+
+// InstanceStatus is what a [Transport] knows of one instance.
+type InstanceStatus struct {
+	// ID and Addr tell which instance it is.
+	ID   string `json:"id"`
+	Addr string `json:"addr"`
+	// Zone and Weight are what the registry says.
+	Zone   string `json:"zone,omitempty"`
+	Weight int    `json:"weight"`
+	// Protocol is how the instance is spoken to now.
+	Protocol Protocol `json:"protocol"`
+	// Breaker is the state of its circuit breaker: "closed", "open", "half-open", or "disabled".
+	Breaker string `json:"breaker"`
+	// InFlight is how many attempts and streams are under way.
+	InFlight int64 `json:"in_flight"`
+	// Calls counts the attempts made since the instance is known, Failures those that failed to be served.
+	Calls    uint64 `json:"calls"`
+	Failures uint64 `json:"failures"`
+	// Connections is how many connections are open to it.
+	Connections int `json:"connections"`
+}
+
+// Status returns what the transport knows now. It begins to watch the target if nothing has yet. With the protocol inprocess there is
+// nothing to know but the target.
+func (t *Transport) Status() Status {
+	if t.inProcess != nil {
+		return Status{Target: t.name}
+	}
+	if !t.closed.Load() {
+		t.start.Do(t.watch)
+	}
+	current := t.view.Load()
+	status := Status{Target: t.name, Updated: current.updated, Instances: make([]InstanceStatus, 0, len(current.instances))}
+	if current.err != nil {
+		status.Error = current.err.Error()
+	}
+	for _, known := range current.instances {
+		described := known.described.Load()
+		breaker := "disabled"
+		if known.breaker != nil {
+			breaker = known.breaker.State().String()
+		}
+		status.Instances = append(status.Instances, InstanceStatus{
+			ID: known.id, Addr: known.addr, Zone: described.Zone, Weight: described.Weight,
+			Protocol: known.wireFor(t.config.Protocol).protocol, Breaker: breaker,
+			InFlight: known.inFlight.Load(), Calls: known.calls.Load(), Failures: known.fails.Load(),
+			Connections: known.grpc.pool.Len() + known.http.pool.Len(),
+		})
+	}
+	return status
+}

@@ -1,0 +1,307 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+
+	"github.com/0x1d/goplt/internal/balancer"
+	"github.com/0x1d/goplt/internal/resilience"
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Transport is a [connect.Transport] to one target: it watches the target's instances, balances over them, keeps their connections, and
+// retries what is safe to send again. Make one per service and share it: it is safe for concurrent use, and its connections, breakers
+// and budget are its own.
+type Transport struct {
+	config    ClientConfig
+	target    registry.Target
+	name      string // the target's text form
+	registry  registry.ServiceRegistry
+	inProcess connect.Transport // nil unless the protocol is inprocess
+	security  *tls.Config
+	logger    *slog.Logger
+	retrier   *resilience.Retrier
+	budget    *resilience.Budget
+
+	view    atomic.Pointer[view]
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced with each new view
+	known   map[instanceKey]*instance
+	drained []*instance // removed, perhaps with attempts under way
+
+	start    sync.Once
+	watching sync.WaitGroup
+	ctx      context.Context //nolint:containedctx // the lifetime of the watch, which no single call bounds
+	cancel   context.CancelFunc
+
+	active    atomic.Int64 // calls under way
+	closed    atomic.Bool
+	idle      chan struct{} // told when the last call of a closed transport ends
+	closeOnce sync.Once
+}
+
+var _ connect.Transport = (*Transport)(nil)
+
+// view is what the watch knows at one time. It is immutable.
+type view struct {
+	instances []*instance
+	updated   time.Time // of the last set; zero if there was none
+	err       error     // of the last try to get one, nil if it succeeded
+}
+
+// NewTransport returns a transport to target, the text form of a [registry.Target] such as "consul:///orders" or "orders", as found by
+// reg. It does no I/O: the target is watched from the first call on. Impossible targets and configurations are errors here.
+//
+// reg stays the caller's to close, after the transport. It may be nil for the protocol inprocess.
+func NewTransport(target string, reg registry.ServiceRegistry, options ...Option) (*Transport, error) {
+	settings := clientSettings{config: DefaultClientConfig(), logger: slog.New(slog.DiscardHandler)}
+	for _, option := range options {
+		option.applyClient(&settings)
+	}
+	if err := settings.config.Validate(); err != nil {
+		return nil, fmt.Errorf("transport to %q: %w", target, err)
+	}
+	parsed, err := registry.ParseTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{
+		config: settings.config, target: parsed, name: parsed.String(), registry: reg, logger: settings.logger.With("target", parsed.String()),
+		changed: make(chan struct{}), known: make(map[instanceKey]*instance), idle: make(chan struct{}, 1),
+		budget: resilience.NewBudget(settings.config.Retry.BudgetTokens, settings.config.Retry.BudgetRatio),
+		retrier: resilience.NewRetrier(resilience.RetryConfig{
+			MaxAttempts: settings.config.Retry.MaxAttempts, InitialBackoff: settings.config.Retry.InitialBackoff,
+			MaxBackoff: settings.config.Retry.MaxBackoff, Multiplier: settings.config.Retry.BackoffMultiplier,
+		}),
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.view.Store(&view{})
+	switch {
+	case settings.config.Protocol == ProtocolInProcess && settings.server == nil:
+		return nil, fmt.Errorf("transport to %q: protocol inprocess needs the server to call, see WithInProcess", target)
+	case settings.config.Protocol == ProtocolInProcess:
+		t.inProcess = connectinprocess.New(settings.server)
+	case reg == nil:
+		return nil, fmt.Errorf("transport to %q: no registry", target)
+	default:
+		if t.security, err = newClientTLS(settings.config.TLS); err != nil {
+			return nil, fmt.Errorf("transport to %q: %w", target, err)
+		}
+		// Watching does no I/O until asked for its first set: this only has the registry check the target.
+		watcher, err := reg.Watch(parsed)
+		if err != nil {
+			return nil, err
+		}
+		if err := watcher.Close(); err != nil {
+			return nil, fmt.Errorf("transport to %q: %w", target, err)
+		}
+	}
+	return t, nil
+}
+
+// Option configures [NewTransport].
+type Option interface{ applyClient(*clientSettings) }
+
+type clientSettings struct {
+	config ClientConfig
+	server *connect.Server
+	logger *slog.Logger
+}
+
+type optionFunc func(*clientSettings)
+
+func (f optionFunc) applyClient(settings *clientSettings) { f(settings) }
+
+// WithClientConfig replaces [DefaultClientConfig].
+func WithClientConfig(config ClientConfig) Option {
+	return optionFunc(func(settings *clientSettings) { settings.config = config })
+}
+
+// WithInProcess gives the protocol inprocess the server that it dispatches to.
+func WithInProcess(server *connect.Server) Option {
+	return optionFunc(func(settings *clientSettings) { settings.server = server })
+}
+
+// WithLogger has changes of state logged: instances that come and go, registry failures, breakers, fallbacks. By default nothing is logged.
+func WithLogger(logger *slog.Logger) Option {
+	return optionFunc(func(settings *clientSettings) { settings.logger = logger })
+}
+
+// NewClientStream implements [connect.Transport]. Errors that concern the instances come from the stream's first Receive.
+func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	switch {
+	case t.inProcess != nil:
+		return t.newInProcessStream(ctx, spec)
+	case spec.StreamType == connect.StreamTypeUnary:
+		return &call{transport: t, ctx: ctx, spec: spec}, nil
+	default:
+		return &stream{transport: t, ctx: ctx, spec: spec}, nil
+	}
+}
+
+// begin counts a call in, and reports false if the transport is closed.
+func (t *Transport) begin() bool {
+	t.active.Add(1)
+	if t.closed.Load() {
+		t.end()
+		return false
+	}
+	return true
+}
+
+func (t *Transport) end() {
+	if t.active.Add(-1) == 0 && t.closed.Load() {
+		select {
+		case t.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Close refuses further calls, lets those under way finish for up to the drain timeout, then cuts them off, ends the watch and closes all
+// connections. It may be called more than once; later calls wait for the first.
+func (t *Transport) Close() error {
+	t.closeOnce.Do(func() {
+		t.closed.Store(true)
+		if t.active.Load() > 0 {
+			drain := time.NewTimer(t.config.Pool.DrainTimeout)
+			defer drain.Stop()
+			for waiting := true; waiting && t.active.Load() > 0; {
+				select {
+				case <-t.idle:
+				case <-drain.C:
+					waiting = false
+				}
+			}
+		}
+		t.start.Do(func() {}) // from here on, nothing can start the watch
+		t.cancel()
+		t.watching.Wait()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, known := range t.known {
+			known.close()
+		}
+		for _, removed := range t.drained {
+			removed.close()
+		}
+	})
+	return nil
+}
+
+// pick chooses an instance for an attempt and counts the attempt in; permit says whether its breaker is to be told of the outcome.
+// Instances already tried are avoided while there are others, and open breakers honoured while not all are open: then serving from
+// any beats serving from none.
+func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*instance) (chosen *instance, permit bool, err error) {
+	t.start.Do(t.watch)
+	for {
+		current := t.view.Load()
+		if len(current.instances) == 0 {
+			if current, err = t.awaitInstances(ctx, deadline); err != nil {
+				return nil, false, err
+			}
+		}
+		chosen, permit = choose(current.instances, tried)
+		if chosen.enter() {
+			return chosen, permit, nil
+		}
+		if permit {
+			chosen.record(outcomeNone)
+		}
+		if ctx.Err() != nil {
+			return nil, false, contextError(ctx.Err())
+		}
+	}
+}
+
+// choose picks from instances, of which there is at least one.
+func choose(instances, tried []*instance) (chosen *instance, permit bool) {
+	var avoid [maxPermitTries]*instance // those whose breaker refused
+	refused := 0
+	for refused < maxPermitTries {
+		chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool {
+			return candidate.mayServe() && !contains(tried, candidate) && !contains(avoid[:refused], candidate)
+		})
+		if !ok {
+			break
+		}
+		if chosen.acquirePermit() {
+			return chosen, true
+		}
+		avoid[refused] = chosen
+		refused++
+	}
+	if chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return candidate.mayServe() }); ok && chosen.acquirePermit() {
+		return chosen, true
+	}
+	chosen, _ = balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !contains(tried, candidate) })
+	if chosen == nil {
+		chosen, _ = balancer.PowerOfTwo(instances, func(*instance) bool { return true })
+	}
+	return chosen, false
+}
+
+// maxPermitTries bounds how many half-open breakers one pick asks for a permit.
+const maxPermitTries = 4
+
+func contains(list []*instance, wanted *instance) bool {
+	for _, element := range list {
+		if element == wanted {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitInstances returns a view with instances. It waits for the registry's first answer, and beyond that only if so configured.
+func (t *Transport) awaitInstances(ctx context.Context, deadline time.Time) (*view, error) {
+	if !deadline.IsZero() {
+		bounded, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		ctx = bounded
+	}
+	for {
+		t.mu.Lock()
+		current, changed := t.view.Load(), t.changed
+		t.mu.Unlock()
+		answered := !current.updated.IsZero() || current.err != nil
+		switch {
+		case len(current.instances) > 0:
+			return current, nil
+		case answered && !t.config.WaitForInstances:
+			return nil, t.noInstances(current)
+		}
+		select {
+		case <-changed:
+		case <-t.ctx.Done():
+			return nil, unavailable(ErrClosed)
+		case <-ctx.Done():
+			return nil, connect.NewError(connect.CodeOf(contextError(ctx.Err())), fmt.Sprintf("%v: waited for instances of %s", ctx.Err(), t.name)).
+				WithCause(errors.Join(ctx.Err(), ErrNoInstances, current.err))
+		}
+	}
+}
+
+func (t *Transport) noInstances(current *view) error {
+	text := fmt.Sprintf("%v of %s", ErrNoInstances, t.name)
+	if current.err != nil {
+		text += ": " + current.err.Error()
+	}
+	return connect.NewError(connect.CodeUnavailable, text).WithCause(errors.Join(ErrNoInstances, current.err))
+}
+
+// learnHTTP remembers that gRPC does not get through to an instance.
+func (t *Transport) learnHTTP(chosen *instance, evidence error) {
+	if t.config.Protocol == ProtocolAuto && !chosen.speaksHTTP.Swap(true) {
+		t.logger.Warn("gRPC does not get through; using Connect/JSON over HTTP/1.1", "instance", chosen.id, "addr", chosen.addr, "evidence", evidence)
+	}
+}
