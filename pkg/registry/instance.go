@@ -18,7 +18,8 @@ const MaxWeight = 65535
 
 // Instance is one running copy of a service. Values are compared with [Instance.Equal].
 type Instance struct {
-	// ID is unique among the instances of the service.
+	// ID is unique among the instances of the service: for a registration 1 to 255 printable ASCII characters without space, '/' and "..", so that
+	// it can never reach another path of a registry's API.
 	ID string
 	// Service is the name of the service, such as "auth".
 	Service string
@@ -48,18 +49,24 @@ func (i Instance) Equal(other Instance) bool {
 		i.Zone == other.Zone && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) && maps.Equal(i.Metadata, other.Metadata)
 }
 
+// Clone returns a copy that shares nothing with i.
+func (i Instance) Clone() Instance {
+	i.Tags, i.Metadata = slices.Clone(i.Tags), maps.Clone(i.Metadata)
+	return i
+}
+
 // Validate checks the fields that a registration needs: ID, service name, host, port and weight. All that is wrong is in one error
 // that matches [ErrInvalidInstance].
 func (i Instance) Validate() error {
 	var problems []string
-	if i.ID == "" {
-		problems = append(problems, "ID is empty")
+	if err := validateID(i.ID); err != nil {
+		problems = append(problems, err.Error())
 	}
 	if err := ValidateServiceName(i.Service); err != nil {
 		problems = append(problems, err.Error())
 	}
-	if i.Host == "" || strings.ContainsAny(i.Host, "[]/ ") {
-		problems = append(problems, fmt.Sprintf("host %q is not a host name or an IP address", i.Host))
+	if err := validateHost(i.Host); err != nil {
+		problems = append(problems, err.Error())
 	}
 	if i.Port < 1 || i.Port > 65535 {
 		problems = append(problems, fmt.Sprintf("port %d is not within 1 to 65535", i.Port))
@@ -71,4 +78,21 @@ func (i Instance) Validate() error {
 		return nil
 	}
 	return fmt.Errorf("%w %q: %s", ErrInvalidInstance, i.ID, strings.Join(problems, "; "))
+}
+
+func validateID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("ID is empty")
+	case len(id) > 255:
+		return fmt.Errorf("ID is %d bytes long; at most 255 are allowed", len(id))
+	case id == "." || strings.Contains(id, ".."):
+		return fmt.Errorf("ID %q is a path", id)
+	}
+	for at, char := range id {
+		if char <= ' ' || char > '~' || char == '/' {
+			return fmt.Errorf("ID %q holds %q at byte %d; want printable ASCII without space and '/'", id, char, at)
+		}
+	}
+	return nil
 }

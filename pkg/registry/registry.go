@@ -9,6 +9,9 @@ import (
 // ErrClosed is returned by the operations of a registry, a watcher or a registration after its Close.
 var ErrClosed = errors.New("registry: closed")
 
+// ErrUnsupported is matched by the error of an operation that a kind of registry never offers, such as Register of fixed addresses.
+var ErrUnsupported = errors.New("registry: not supported")
+
 // ServiceRegistry finds the instances of services, and makes instances findable. Implementations are safe for concurrent use.
 type ServiceRegistry interface {
 	// Watch begins to watch a target. It does no I/O: the first answer, and every failure to get one, comes from [Watcher.Next]. A
@@ -17,8 +20,9 @@ type ServiceRegistry interface {
 	Watch(target Target) (Watcher, error)
 
 	// Register makes instance findable, and keeps it so until the registration or the registry is closed: what the registry forgets
-	// is registered again. It returns once the registry has it. Registering an ID a second time replaces the earlier instance. An
-	// instance that [Instance.Validate] refuses is an error that matches [ErrInvalidInstance].
+	// is registered again. It returns once the registry has it. Registering an ID of a service a second time replaces the earlier instance, whose
+	// registration then has no effect any more. An instance that [Instance.Validate] refuses is an error that matches [ErrInvalidInstance];
+	// a kind of registry that cannot register returns one that matches [ErrUnsupported]. The registry sets the instance's revision.
 	Register(ctx context.Context, instance Instance) (Registration, error)
 
 	// Close ends all watchers and deregisters all registrations, and waits for what it started. It may be called more than once.
@@ -41,6 +45,7 @@ type Watcher interface {
 
 // Registration is one instance that is findable. Safe for concurrent use.
 type Registration interface {
-	// Deregister makes the instance unfindable and ends its upkeep. It may be called more than once; later calls return nil.
+	// Deregister makes the instance unfindable and ends its upkeep, which has ended even when it returns an error. It may be called again after
+	// an error; once it succeeded, or the instance was replaced or its registry closed, it returns nil.
 	Deregister(ctx context.Context) error
 }

@@ -1,0 +1,7 @@
+// Package memory is a [registry.ServiceRegistry] within one process: for tests, for demonstrations, and for programs that hold their services
+// themselves. What is registered is found at once; nothing is checked, and nothing is kept when the process ends.
+//
+//	Register, Deregister, Set ──▶ services ──▶ every Watcher of the service wakes and compares
+//
+// Targets are "memory:///auth" or "auth", with the parameter tag to select instances that have the tag.
+package memory
