@@ -1,0 +1,6 @@
+package servicestest
+
+// startSettings is what StartOptions set.
+type startSettings struct {
+	platform []Option
+}
