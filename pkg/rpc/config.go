@@ -143,7 +143,7 @@ type ServerConfig struct {
 	Tags []string `koanf:"tags"`
 	// MaxReceiveBytes bounds a request message, decompressed. Default 4 MiB.
 	MaxReceiveBytes int `koanf:"max_receive_bytes"`
-	// MaxSendBytes bounds a response message. Default 4 MiB.
+	// MaxSendBytes bounds a response message as it is sent, compressed or not. Default 4 MiB.
 	MaxSendBytes int `koanf:"max_send_bytes"`
 	// CompressMinBytes is the size from which on responses are compressed for clients that accept it. Default 1 KiB.
 	CompressMinBytes int `koanf:"compress_min_bytes"`
