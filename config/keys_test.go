@@ -1,0 +1,274 @@
+package config_test
+
+import (
+	"fmt"
+	"iter"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/0x1d/goplt/config"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// keysOf yields each key of a struct, by the tags alone, and the value of its field. Maps are keys.
+func keysOf(prefix string, value reflect.Value) iter.Seq2[string, reflect.Value] {
+	return func(yield func(string, reflect.Value) bool) {
+		for i := range value.NumField() {
+			name, option, tagged := strings.Cut(value.Type().Field(i).Tag.Get("koanf"), ",")
+			field := value.Field(i)
+			switch {
+			case option == "squash":
+				name = strings.TrimSuffix(prefix, ".")
+			case !tagged && name == "":
+				continue
+			default:
+				name = prefix + name
+			}
+			if field.Kind() != reflect.Struct {
+				if !yield(name, field) {
+					return
+				}
+				continue
+			}
+			if name != "" {
+				name += "."
+			}
+			for key, field := range keysOf(name, field) {
+				if !yield(key, field) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// valueOf returns the value of a key.
+func valueOf(t *testing.T, config any, key string) any {
+	t.Helper()
+	for name, value := range keysOf("", reflect.ValueOf(config)) {
+		if name == key {
+			return value.Interface()
+		}
+	}
+	t.Fatalf("no key %s", key)
+	return nil
+}
+
+// texts are other values than the default, where one that is made from the type alone would not do.
+var texts = map[string]string{ //nolint:gochecknoglobals // a table
+	"protocol": "grpc", "retry.initial_backoff": "1ms",
+	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
+	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
+	"target": "memory:///other",
+}
+
+// companions have to be set together with a key.
+var companions = map[string][]string{ //nolint:gochecknoglobals // a table
+	"tls.cert_file": {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
+	"server.tls.enabled": {"server.tls.cert_file", "server.tls.key_file"},
+}
+
+// another returns a value that differs from a default, and the texts that set it in the environment and in YAML.
+func another(t *testing.T, key string, value reflect.Value) (want any, variable, inYAML string) {
+	t.Helper()
+	text := texts[key]
+	switch value := value.Interface().(type) {
+	case time.Duration:
+		if text == "" {
+			text = (value + time.Second).String()
+		}
+		duration, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return duration, text, text
+	case bool:
+		text = fmt.Sprint(!value)
+		return !value, text, text
+	case int:
+		text = fmt.Sprint(value + 1)
+		return value + 1, text, text
+	case uint:
+		text = fmt.Sprint(value + 1)
+		return value + 1, text, text
+	case float64:
+		text = fmt.Sprint(value / 2)
+		return value / 2, text, text
+	case []string:
+		return []string{"a", "b"}, "a, b", "[a, b]"
+	}
+	if value.Kind() != reflect.String {
+		t.Fatalf("no other value for %s, a %s", key, value.Type())
+	}
+	if text == "" {
+		text = "other"
+	}
+	return reflect.ValueOf(text).Convert(value.Type()).Interface(), text, text
+}
+
+func variable(key string) string {
+	return "GOPLT_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// document writes YAML that sets a key.
+func document(key, value string) string {
+	var text strings.Builder
+	parts := strings.Split(key, ".")
+	for depth, part := range parts {
+		fmt.Fprintf(&text, "%s%s:", strings.Repeat("  ", depth), part)
+		if depth < len(parts)-1 {
+			text.WriteString("\n")
+		}
+	}
+	return text.String() + " " + value + "\n"
+}
+
+// Every key of the structs, whoever adds one, can be set in the file and in the environment, and its field alone then differs.
+func TestEveryKeyCanBeSet(t *testing.T) {
+	defaults := config.Default()
+	for key, field := range keysOf("", reflect.ValueOf(*defaults)) {
+		if key == "services" || key == "discovery.static" || key == "server.tls.server_name" {
+			continue // tests of their own
+		}
+		want, text, inYAML := another(t, key, field)
+		var environ []string
+		changed := []string{key}
+		for _, other := range companions[key] {
+			environ = append(environ, variable(other)+"=other")
+			changed = append(changed, other)
+		}
+		t.Run(key, func(t *testing.T) {
+			fromFile := load(t, document(key, inYAML), environ...)
+			fromEnvironment := load(t, "", append(environ, variable(key)+"="+text)...)
+			for source, loaded := range map[string]*config.Config{"file": fromFile, "environment": fromEnvironment} {
+				if got := valueOf(t, *loaded, key); !cmp.Equal(got, want) {
+					t.Errorf("from the %s: %v, want %v", source, got, want)
+				}
+				for other, field := range keysOf("", reflect.ValueOf(*loaded)) {
+					if was := valueOf(t, *defaults, other); !slices.Contains(changed, other) && !cmp.Equal(field.Interface(), was) {
+						t.Errorf("from the %s: %s changed too, from %v to %v", source, other, was, field)
+					}
+				}
+			}
+			if got := fromFile.Source(key); !strings.HasSuffix(got, fmt.Sprintf("goplt.yaml line %d", strings.Count(key, ".")+1)) {
+				t.Errorf("source %q, want the line", got)
+			}
+			if got := fromEnvironment.Source(key); got != variable(key) {
+				t.Errorf("source %q, want %s", got, variable(key))
+			}
+			if got := defaults.Source(key); got != "default" {
+				t.Errorf("source %q, want default", got)
+			}
+		})
+	}
+}
+
+// Every key of a client can be overridden for a service, which changes that service's client and nothing else.
+func TestEveryKeyCanBeOverridden(t *testing.T) {
+	defaults := config.Default()
+	for key, field := range keysOf("", reflect.ValueOf(config.ServiceConfig{Client: defaults.Defaults})) {
+		want, text, inYAML := another(t, key, field)
+		full := "services.billing." + key
+		var environ []string
+		changed := []string{key}
+		for _, other := range companions[key] {
+			environ = append(environ, variable("services.billing."+other)+"=other")
+			changed = append(changed, other)
+		}
+		t.Run(key, func(t *testing.T) {
+			for source, loaded := range map[string]*config.Config{
+				"file":        load(t, document(full, inYAML), environ...),
+				"environment": load(t, "", append(environ, variable(full)+"="+text)...),
+			} {
+				if got := valueOf(t, loaded.Service("billing"), key); !cmp.Equal(got, want) {
+					t.Errorf("from the %s: %v, want %v", source, got, want)
+				}
+				for other, field := range keysOf("", reflect.ValueOf(loaded.Service("billing"))) {
+					was := valueOf(t, defaults.Service("billing"), other)
+					if !slices.Contains(changed, other) && !cmp.Equal(field.Interface(), was) {
+						t.Errorf("from the %s: %s changed too, from %v to %v", source, other, was, field)
+					}
+				}
+				if diff := cmp.Diff(defaults.Defaults, loaded.Defaults); diff != "" {
+					t.Errorf("from the %s: the defaults changed:\n%s", source, diff)
+				}
+				if diff := cmp.Diff(defaults.Client("auth"), loaded.Client("auth")); diff != "" {
+					t.Errorf("from the %s: another service changed:\n%s", source, diff)
+				}
+			}
+		})
+	}
+}
+
+// default.yaml is the reference: each key stands in it, beneath a comment that says more than its name.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("default.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file yaml.Node
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	comments := make(map[string]string)
+	var order []string
+	var walk func(prefix string, mapping *yaml.Node)
+	walk = func(prefix string, mapping *yaml.Node) {
+		for pair := range slices.Chunk(mapping.Content, 2) {
+			key := prefix + pair[0].Value
+			if pair[1].Kind == yaml.MappingNode && len(pair[1].Content) > 0 {
+				walk(key+".", pair[1])
+				continue
+			}
+			comments[key] = pair[0].HeadComment
+			order = append(order, key)
+		}
+	}
+	walk("", file.Content[0])
+	var keys []string
+	for key := range keysOf("", reflect.ValueOf(config.Config{})) {
+		keys = append(keys, key)
+		if comment, there := comments[key]; !there {
+			t.Errorf("default.yaml lacks the key %s", key)
+		} else if len(strings.Fields(comment)) < 4 || !strings.HasSuffix(comment, ".") && !strings.HasSuffix(comment, "]") && key != "services" {
+			t.Errorf("default.yaml says of %s only %q", key, comment)
+		}
+	}
+	if diff := cmp.Diff(keys, order); diff != "" {
+		t.Errorf("default.yaml has not the keys of the structs in their order (-structs +file):\n%s", diff)
+	}
+}
+
+// The defaults of default.yaml are those of the packages that use them.
+func TestDefaults(t *testing.T) {
+	got := config.Default()
+	if diff := cmp.Diff(rpc.DefaultClientConfig(), got.Defaults); diff != "" {
+		t.Errorf("client (-rpc +default.yaml):\n%s", diff)
+	}
+	if diff := cmp.Diff(rpc.DefaultServerConfig(), got.Server); diff != "" {
+		t.Errorf("server (-rpc +default.yaml):\n%s", diff)
+	}
+	if want := (config.LogConfig{Level: "info", Format: "text"}); got.Log != want {
+		t.Errorf("log is %+v, want %+v", got.Log, want)
+	}
+	if got.Discovery.Provider != config.ProviderConsul || len(got.Discovery.Static) != 0 || len(got.Services) != 0 {
+		t.Errorf("discovery is %+v, services are %+v, want Consul and nothing else", got.Discovery, got.Services)
+	}
+}
+
+func TestNamesOfVariablesAreUnique(t *testing.T) {
+	keys := make(map[string]string)
+	for key := range keysOf("", reflect.ValueOf(config.Config{})) {
+		if other, taken := keys[variable(key)]; taken {
+			t.Errorf("%s sets both %s and %s", variable(key), key, other)
+		}
+		keys[variable(key)] = key
+	}
+}

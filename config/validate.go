@@ -1,0 +1,97 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Validate returns an [*Error] for each value that is impossible, joined, or nil. [Load] has called it; call it after changes.
+func (c *Config) Validate() error {
+	check := checker{view: viewOf(c)}
+	defaults := flatten(c.Defaults.Validate())
+	check.section("", defaults)
+	check.discovery(c.Discovery)
+	check.section("server", flatten(c.Server.Validate()))
+	if c.Server.TLS.ServerName != "" {
+		check.add("server/tls/server_name", quote(c.Server.TLS.ServerName)+" has no meaning on a server; remove it", nil)
+	}
+	check.oneOf("log/level", c.Log.Level, "debug", "info", "warn", "error")
+	check.oneOf("log/format", c.Log.Format, "text", "json")
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		check.service(name, c.Services[name], defaults)
+	}
+	return errors.Join(check.problems...)
+}
+
+// checker collects what is impossible in a configuration.
+type checker struct {
+	view     view
+	problems []error
+}
+
+func (c *checker) add(path, problem string, cause error) {
+	c.problems = append(c.problems, keyError(path, c.view.source(path), problem, cause))
+}
+
+func (c *checker) section(path string, problems []error) {
+	for _, err := range problems {
+		key, problem := keyProblem(err)
+		c.add(join(path, key), problem, err)
+	}
+}
+
+func (c *checker) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		c.add(path, fmt.Sprintf("%s is not one of %s", quote(value), strings.Join(allowed, ", ")), nil)
+	}
+}
+
+func (c *checker) discovery(discovery DiscoveryConfig) {
+	c.oneOf("discovery/provider", string(discovery.Provider), string(ProviderConsul), string(ProviderStatic), string(ProviderMemory))
+	for _, name := range slices.Sorted(maps.Keys(discovery.Static)) {
+		path := join("discovery/static", name)
+		if err := registry.ValidateServiceName(name); err != nil {
+			c.add(path, err.Error(), err)
+		}
+		for _, address := range discovery.Static[name] {
+			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || !isPort(port) {
+				c.add(path, fmt.Sprintf("%s is not host:port", quote(address)), nil)
+			}
+		}
+	}
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+// service checks the settings that hold for one service. What it has from the defaults, and is wrong there, has been reported there.
+func (c *checker) service(name string, service ServiceConfig, reported []error) {
+	path := join("services", name)
+	if err := registry.ValidateServiceName(name); err != nil {
+		c.add(path, err.Error(), err)
+	}
+	if service.Target != "" {
+		target, err := registry.ParseTarget(service.Target)
+		if err != nil {
+			c.add(join(path, "target"), err.Error(), err)
+		} else if !slices.Contains([]string{"", "consul", "static", "memory"}, target.Scheme) {
+			c.add(join(path, "target"), fmt.Sprintf("%s has the scheme %q, which is not one of consul, static, memory", quote(service.Target), target.Scheme), nil)
+		}
+	}
+	for _, err := range flatten(service.Client.Validate()) {
+		same := func(other error) bool { return reflect.DeepEqual(err, other) }
+		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(join(path, key)) {
+			c.section(path, []error{err})
+		}
+	}
+}
