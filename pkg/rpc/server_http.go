@@ -182,6 +182,8 @@ func (s *Server) unknownProcedure(path string) error {
 		path, service, strings.Join(methods, ", "))
 }
 
+var _ http.Flusher = (*statusWriter)(nil)
+
 // statusWriter replaces the HTTP status of errors. The protocols that put an error into a trailer have the status 200 and keep it.
 type statusWriter struct {
 	http.ResponseWriter
@@ -195,6 +197,9 @@ func (w *statusWriter) WriteHeader(status int) {
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
+
+// Flush implements [http.Flusher], which streams need.
+func (w *statusWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
 // Unwrap serves [http.ResponseController].
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

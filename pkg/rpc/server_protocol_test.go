@@ -27,10 +27,7 @@ func TestServerProtocols(t *testing.T) {
 	t.Parallel()
 	_, handlers := newWords()
 	clear := startServer(t, handlers, testConfig())
-	authority := testcert.New(t)
-	pair := authority.Issue(t, "127.0.0.1")
-	config := testConfig()
-	config.TLS = rpc.TLSConfig{Enabled: true, CertFile: pair.CertFile, KeyFile: pair.KeyFile}
+	authority, config := securedConfig(t)
 	secure := startServer(t, handlers, config)
 	trust := trusting(t, authority)
 
@@ -144,6 +141,15 @@ func receiveAll(t *testing.T, stream connect.ClientStream) (all []string) {
 	}
 }
 
+// securedConfig is testConfig with TLS, and who vouches for it.
+func securedConfig(t *testing.T) (*testcert.Authority, rpc.ServerConfig) {
+	t.Helper()
+	authority, config := testcert.New(t), testConfig()
+	pair := authority.Issue(t, "127.0.0.1")
+	config.TLS = rpc.TLSConfig{Enabled: true, CertFile: pair.CertFile, KeyFile: pair.KeyFile}
+	return authority, config
+}
+
 // trusting returns what a client needs to trust the authority's certificates.
 func trusting(t *testing.T, authority *testcert.Authority) *tls.Config {
 	t.Helper()
@@ -160,10 +166,7 @@ func trusting(t *testing.T, authority *testcert.Authority) *tls.Config {
 func TestServerALPN(t *testing.T) {
 	t.Parallel()
 	_, handlers := newWords()
-	authority := testcert.New(t)
-	pair := authority.Issue(t, "127.0.0.1")
-	config := testConfig()
-	config.TLS = rpc.TLSConfig{Enabled: true, CertFile: pair.CertFile, KeyFile: pair.KeyFile}
+	authority, config := securedConfig(t)
 	server := startServer(t, handlers, config)
 	for offer, want := range map[string]string{"h2": "h2", "http/1.1": "http/1.1"} {
 		client := trusting(t, authority)

@@ -1,0 +1,144 @@
+package rpc_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	healthv1 "github.com/0x1d/goplt/gen/goplt/health/v1"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+var (
+	specCheck = connect.Spec{Procedure: "/grpc.health.v1.Health/Check"}
+	specWatch = connect.Spec{Procedure: "/grpc.health.v1.Health/Watch", StreamType: connect.StreamTypeServer}
+)
+
+func TestHealthCheck(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	server := startServer(t, handlers, testConfig(), rpc.WithRegistration(&recordingRegistry{}, "words"))
+	client := rpcClient(t, server, 2, connecthttp.WithGRPC())
+	check := func(service string, want healthv1.ServingStatus) {
+		t.Helper()
+		var reply healthv1.CheckResponse
+		err := client.CallUnary(t.Context(), specCheck, &healthv1.CheckRequest{Service: service}, &reply)
+		if err != nil || reply.GetStatus() != want {
+			t.Errorf("%q: got %v, %v; want %v", service, reply.GetStatus(), err, want)
+		}
+	}
+	for _, service := range []string{"", "test.v1.Words", "words"} {
+		check(service, healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	}
+	server.Health().SetNotServing("test.v1.Words")
+	check("test.v1.Words", healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+	check("", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	server.Health().SetServing("test.v1.Words")
+	check("test.v1.Words", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	server.Health().SetNotServing("")
+	check("", healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+
+	err := client.CallUnary(t.Context(), specCheck, &healthv1.CheckRequest{Service: "test.v1.Nothing"}, new(healthv1.CheckResponse))
+	if want := `not_found: unknown service "test.v1.Nothing"`; err == nil || err.Error() != want {
+		t.Errorf("unknown service: got %v, want %s", err, want)
+	}
+	server.Health().SetServing("test.v1.Nothing")
+	check("test.v1.Nothing", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+}
+
+// TestHealthJSON: in JSON the status has the standard's names.
+func TestHealthJSON(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	server := startServer(t, handlers, testConfig())
+	server.Health().SetNotServing("test.v1.Words")
+	for _, row := range []struct {
+		request string
+		status  int
+		want    string
+	}{
+		{`{}`, http.StatusOK, `{"status":"SERVING"}`},
+		{`{"service":"test.v1.Words"}`, http.StatusOK, `{"status":"NOT_SERVING"}`},
+		{`{"service":"x"}`, http.StatusNotFound, `{"code":"not_found","message":"unknown service \"x\""}`},
+	} {
+		status, body, _ := post(t, httpClient(t, 1, nil), http.MethodPost, baseURL(server, nil)+specCheck.Procedure, "application/json", row.request)
+		if status != row.status || body != row.want {
+			t.Errorf("%s: got %d %s, want %d %s", row.request, status, body, row.status, row.want)
+		}
+	}
+}
+
+func TestHealthWatch(t *testing.T) {
+	t.Parallel()
+	for _, version := range []int{1, 2} {
+		_, handlers := newWords()
+		server := startServer(t, handlers, testConfig())
+		stream, err := rpcClient(t, server, version).CallServerStream(t.Context(), specWatch, &healthv1.WatchRequest{Service: "test.v1.Later"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		expect := func(want healthv1.ServingStatus) {
+			t.Helper()
+			var reply healthv1.WatchResponse
+			if err := stream.Receive(&reply); err != nil || reply.GetStatus() != want {
+				t.Fatalf("HTTP/%d: got %v, %v; want %v", version, reply.GetStatus(), err, want)
+			}
+		}
+		expect(healthv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN)
+		server.Health().SetServing("test.v1.Later")
+		expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+		server.Health().SetServing("test.v1.Later") // is no change, so not sent
+		server.Health().SetNotServing("test.v1.Other")
+		server.Health().SetNotServing("test.v1.Later")
+		expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+		server.Health().SetServing("test.v1.Later")
+		expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+
+		stopped := make(chan error, 1)
+		go func() { stopped <- server.Stop(t.Context()) }()
+		expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+		err = stream.Receive(new(healthv1.WatchResponse))
+		if want := "unavailable: the server is stopping"; err == nil || err.Error() != want {
+			t.Errorf("HTTP/%d: end of the watch: got %v, want %s", version, err, want)
+		}
+		if err := <-stopped; err != nil {
+			t.Errorf("HTTP/%d: stop: %v", version, err)
+		}
+		server.Health().SetServing("test.v1.Later")
+		if got := server.Health().Status("test.v1.Later"); got != rpc.HealthNotServing {
+			t.Errorf("HTTP/%d: set serving after stop: got %v, want not serving", version, got)
+		}
+	}
+}
+
+func TestHealthStatus(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	server, err := rpc.NewServer(handlers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for service, want := range map[string]rpc.HealthStatus{"": rpc.HealthServing, "test.v1.Words": rpc.HealthServing, "x": rpc.HealthServiceUnknown} {
+		if got := server.Health().Status(service); got != want {
+			t.Errorf("%q: got %v, want %v", service, got, want)
+		}
+	}
+}
+
+// TestHealthOfTheCaller: a server that has its own health keeps it.
+func TestHealthOfTheCaller(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	handlers.Register(unary(specCheck, func(context.Context, string) (string, error) {
+		return "", connect.NewError(connect.CodeDataLoss, "my own")
+	}))
+	server := startServer(t, handlers, testConfig())
+	err := rpcClient(t, server, 2, connecthttp.WithGRPC()).CallUnary(t.Context(), specCheck, new(healthv1.CheckRequest), new(healthv1.CheckResponse))
+	if want := "data_loss: my own"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
