@@ -66,6 +66,14 @@ func peers() []peer {
 			name: netHTTPJSON, about: "net/http and encoding/json over HTTP/1.1, written by hand",
 			serve: serveNetHTTP, dial: dialNetHTTP,
 		},
+		{
+			name: gopltGRPC, about: "goplt's whole stack: registry, balancer, retry and breaker on, domain types at both ends; gRPC",
+			serve: serveGoplt, dial: dialGopltGRPC,
+		},
+		{
+			name: gopltJSON, about: "the same over Connect with JSON over HTTP/1.1",
+			serve: serveGoplt, dial: dialGopltJSON,
+		},
 	}
 }
 
