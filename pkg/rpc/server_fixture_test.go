@@ -102,6 +102,9 @@ func (w *words) panic(_ context.Context, text string) (string, error) {
 
 func (w *words) hang(ctx context.Context, text string) (string, error) {
 	w.entered <- specHang.Procedure
+	if text == "deaf" {
+		ctx = context.WithoutCancel(ctx)
+	}
 	select {
 	case <-w.release:
 	case <-ctx.Done():
@@ -226,6 +229,12 @@ func rpcClient(t *testing.T, server *rpc.Server, version int, opts ...connecthtt
 	return connect.NewClient(connecthttp.NewTransport(httpClient(t, version, nil), baseURL(server, nil), opts...))
 }
 
+// rpcClientAt is a gRPC client for an address.
+func rpcClientAt(t *testing.T, addr string) *connect.Client {
+	t.Helper()
+	return connect.NewClient(connecthttp.NewTransport(httpClient(t, 2, nil), "http://"+addr, connecthttp.WithGRPC()))
+}
+
 // callText makes a unary call.
 func callText(ctx context.Context, client *connect.Client, spec connect.Spec, text string) (string, error) {
 	var answer wrapperspb.StringValue
@@ -258,7 +267,7 @@ type recordingRegistry struct {
 	registry.ServiceRegistry
 
 	onRegister   func(registry.Instance) error
-	onDeregister func(registry.Instance) error
+	onDeregister func(context.Context, registry.Instance) error
 
 	mu           sync.Mutex
 	registered   []registry.Instance
@@ -285,12 +294,12 @@ type recordedRegistration struct {
 	instance registry.Instance
 }
 
-func (r recordedRegistration) Deregister(context.Context) error {
+func (r recordedRegistration) Deregister(ctx context.Context) error {
 	r.registry.mu.Lock()
 	r.registry.deregistered = append(r.registry.deregistered, r.instance)
 	r.registry.mu.Unlock()
 	if r.registry.onDeregister != nil {
-		return r.registry.onDeregister(r.instance)
+		return r.registry.onDeregister(ctx, r.instance)
 	}
 	return nil
 }
@@ -318,6 +327,16 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return nil
+}
+
+// refuses reports whether the listener is closed.
+func (l *pipeListener) refuses() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }

@@ -105,13 +105,13 @@ func (s *Server) drain(ctx context.Context) error {
 	if s.http.Shutdown(drainCtx) == nil {
 		return nil
 	}
-	cut := s.calls.count()
+	cut, drained := s.calls.count(), time.Since(began).Round(time.Millisecond)
 	_ = s.http.Close()
 	if cut == 0 { // Connections that their clients kept open, nothing else.
 		return nil
 	}
 	s.calls.await(returnGrace)
-	return fmt.Errorf("rpc: server on %s: calls in flight cut off after a drain of %s: %d", s.Addr(), time.Since(began).Round(time.Millisecond), cut)
+	return fmt.Errorf("rpc: server on %s: calls in flight cut off after a drain of %s: %d", s.Addr(), drained, cut)
 }
 
 // callCount counts the calls in flight.

@@ -1,0 +1,135 @@
+package rpc_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+func TestDefaultConfigsAreValid(t *testing.T) {
+	t.Parallel()
+	if err := rpc.DefaultClientConfig().Validate(); err != nil {
+		t.Errorf("client: %v", err)
+	}
+	if err := rpc.DefaultServerConfig().Validate(); err != nil {
+		t.Errorf("server: %v", err)
+	}
+}
+
+func TestClientConfigValidate(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		change func(*rpc.ClientConfig)
+		want   string
+	}{
+		{func(c *rpc.ClientConfig) { c.Protocol = "soap" }, `protocol: "soap" is not one of auto, grpc, http, inprocess`},
+		{func(c *rpc.ClientConfig) { c.Protocol = "" }, `protocol: "" is not one of auto, grpc, http, inprocess`},
+		{func(c *rpc.ClientConfig) { c.Timeout = -time.Second }, "timeout: -1s is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.AttemptTimeout = -1 }, "attempt_timeout: -1ns is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.MaxReceiveBytes = 0 }, "max_receive_bytes: 0 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.MaxSendBytes = -1 }, "max_send_bytes: -1 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.CompressMinBytes = -1 }, "compress_min_bytes: -1 is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.Retry.MaxAttempts = 0 }, "retry.max_attempts: 0 is not within 1 to 5"},
+		{func(c *rpc.ClientConfig) { c.Retry.MaxAttempts = 6 }, "retry.max_attempts: 6 is not within 1 to 5"},
+		{func(c *rpc.ClientConfig) { c.Retry.InitialBackoff = 0 }, "retry.initial_backoff: 0s is not above 0"},
+		{func(c *rpc.ClientConfig) { c.Retry.MaxBackoff = time.Millisecond }, "retry.max_backoff: 1ms is not at least retry.initial_backoff"},
+		{func(c *rpc.ClientConfig) { c.Retry.BackoffMultiplier = 0.5 }, "retry.backoff_multiplier: 0.5 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.Retry.BudgetTokens = 0 }, "retry.budget_tokens: 0 is not within 1 to 1000"},
+		{func(c *rpc.ClientConfig) { c.Retry.BudgetTokens = 1001 }, "retry.budget_tokens: 1001 is not within 1 to 1000"},
+		{func(c *rpc.ClientConfig) { c.Retry.BudgetRatio = 0 }, "retry.budget_ratio: 0 is not above 0 and at most 1"},
+		{func(c *rpc.ClientConfig) { c.Retry.BudgetRatio = 1.5 }, "retry.budget_ratio: 1.5 is not above 0 and at most 1"},
+		{func(c *rpc.ClientConfig) { c.Retry.BudgetRatio = math.NaN() }, "retry.budget_ratio: NaN is not above 0 and at most 1"},
+		{func(c *rpc.ClientConfig) { c.Breaker.FailureRate = 0 }, "breaker.failure_rate: 0 is not above 0 and at most 1"},
+		{func(c *rpc.ClientConfig) { c.Breaker.FailureRate = 1.1 }, "breaker.failure_rate: 1.1 is not above 0 and at most 1"},
+		{func(c *rpc.ClientConfig) { c.Breaker.MinCalls = 0 }, "breaker.min_calls: 0 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.Breaker.Window = 0 }, "breaker.window: 0s is not above 0"},
+		{func(c *rpc.ClientConfig) { c.Breaker.OpenFor = -time.Minute }, "breaker.open_for: -1m0s is not above 0"},
+		{func(c *rpc.ClientConfig) { c.Breaker.HalfOpenSuccesses = 0 }, "breaker.half_open_successes: 0 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.Pool.MaxConnections = 0 }, "pool.max_connections: 0 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.Pool.MaxHTTPConnections = 0 }, "pool.max_http_connections: 0 is not 1 or more"},
+		{func(c *rpc.ClientConfig) { c.Pool.DialTimeout = 0 }, "pool.dial_timeout: 0s is not above 0"},
+		{func(c *rpc.ClientConfig) { c.Pool.IdleTimeout = -1 }, "pool.idle_timeout: -1ns is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.Pool.PingInterval = -1 }, "pool.ping_interval: -1ns is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.Pool.PingTimeout = 0 }, "pool.ping_timeout: 0s is not above 0"},
+		{func(c *rpc.ClientConfig) { c.Pool.DrainTimeout = -1 }, "pool.drain_timeout: -1ns is not 0 or more"},
+		{func(c *rpc.ClientConfig) { c.TLS.CertFile = "cert.pem" }, `tls.key_file: "" is not set together with tls.cert_file`},
+		{func(c *rpc.ClientConfig) { c.TLS.KeyFile = "key.pem" }, `tls.key_file: "key.pem" is not set together with tls.cert_file`},
+	} {
+		config := rpc.DefaultClientConfig()
+		row.change(&config)
+		expectKeyError(t, config.Validate(), row.want)
+	}
+}
+
+func TestServerConfigValidate(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		change func(*rpc.ServerConfig)
+		want   string
+	}{
+		{func(c *rpc.ServerConfig) { c.Listen = "" }, `listen: "" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Listen = "8080" }, `listen: "8080" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:http" }, `listen: "127.0.0.1:http" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:65536" }, `listen: "127.0.0.1:65536" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Listen = "::1:80" }, `listen: "::1:80" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Advertise = "example.org" }, `advertise: "example.org" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Advertise = ":80" }, `advertise: ":80" is not an address that others can reach`},
+		{func(c *rpc.ServerConfig) { c.Advertise = "0.0.0.0:80" }, `advertise: "0.0.0.0:80" is not an address that others can reach`},
+		{func(c *rpc.ServerConfig) { c.Advertise = "[::]:80" }, `advertise: "[::]:80" is not an address that others can reach`},
+		{func(c *rpc.ServerConfig) { c.Weight = -1 }, "weight: -1 is not within 0 to 65535"},
+		{func(c *rpc.ServerConfig) { c.Weight = 65536 }, "weight: 65536 is not within 0 to 65535"},
+		{func(c *rpc.ServerConfig) { c.MaxReceiveBytes = 0 }, "max_receive_bytes: 0 is not 1 or more"},
+		{func(c *rpc.ServerConfig) { c.MaxSendBytes = 0 }, "max_send_bytes: 0 is not 1 or more"},
+		{func(c *rpc.ServerConfig) { c.CompressMinBytes = -1 }, "compress_min_bytes: -1 is not 0 or more"},
+		{func(c *rpc.ServerConfig) { c.ReadHeaderTimeout = 0 }, "read_header_timeout: 0s is not above 0"},
+		{func(c *rpc.ServerConfig) { c.IdleTimeout = 0 }, "idle_timeout: 0s is not above 0"},
+		{func(c *rpc.ServerConfig) { c.RequestTimeout = -1 }, "request_timeout: -1ns is not 0 or more"},
+		{func(c *rpc.ServerConfig) { c.MaxConcurrentStreams = 0 }, "max_concurrent_streams: 0 is not within 1 to 2147483647"},
+		{func(c *rpc.ServerConfig) { c.MaxConcurrentStreams = 1 << 31 }, "max_concurrent_streams: 2147483648 is not within 1 to 2147483647"},
+		{func(c *rpc.ServerConfig) { c.DeregisterDelay = -1 }, "deregister_delay: -1ns is not 0 or more"},
+		{func(c *rpc.ServerConfig) { c.DrainTimeout = -1 }, "drain_timeout: -1ns is not 0 or more"},
+		{
+			func(c *rpc.ServerConfig) { c.TLS = rpc.TLSConfig{Enabled: true, KeyFile: "key.pem"} },
+			`tls.cert_file: "" is not a file, which a server with TLS needs`,
+		},
+		{
+			func(c *rpc.ServerConfig) { c.TLS = rpc.TLSConfig{Enabled: true, CertFile: "cert.pem"} },
+			`tls.key_file: "" is not a file, which a server with TLS needs`,
+		},
+	} {
+		config := rpc.DefaultServerConfig()
+		row.change(&config)
+		expectKeyError(t, config.Validate(), row.want)
+	}
+}
+
+// expectKeyError checks that err is one KeyError with the text.
+func expectKeyError(t *testing.T, err error, want string) {
+	t.Helper()
+	if _, ok := errors.AsType[*rpc.KeyError](err); !ok || fmt.Sprint(err) != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// TestValidateReportsAll: whoever mends a configuration learns of all that is wrong at once.
+func TestValidateReportsAll(t *testing.T) {
+	t.Parallel()
+	config := rpc.DefaultServerConfig()
+	config.Listen, config.Weight, config.DrainTimeout = "x", -1, -1
+	want := "listen: \"x\" is not host:port\nweight: -1 is not within 0 to 65535\ndrain_timeout: -1ns is not 0 or more"
+	if diff := cmp.Diff(want, fmt.Sprint(config.Validate())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := (rpc.ServerConfig{}).Validate(); err == nil {
+		t.Error("the zero value is valid, but its comment says that it is not")
+	}
+	if err := (rpc.ClientConfig{}).Validate(); err == nil {
+		t.Error("the client's zero value is valid, but its comment says that it is not")
+	}
+}
