@@ -40,7 +40,7 @@ func reply[Res proto.Message](ctx context.Context, logger *slog.Logger, response
 // verdict says what a caller gets for an implementation's error. It reports to the logger what the caller does not get and an operator
 // must see.
 //
-// Words that the implementation chose for the caller are passed on: a [*connect.Error] of its own as it is, a sentinel as its code,
+// Words that the implementation chose for the caller are passed on: a [*connect.Error] of its own as it is but for its cause, a sentinel as its code,
 // with the text of [services.Errorf] or else the sentinel's own. They are found wherever they are wrapped.
 //
 // What another service told the implementation was not meant for the caller: a user that identity does not know is not for Login
@@ -87,7 +87,7 @@ func authored(err error) *connect.Error {
 		if node.IsRemote() {
 			return nil
 		}
-		return node
+		return withoutCause(node)
 	}
 	if code, ok := codeOf(err); ok {
 		return connect.NewError(code, sentinelOf(code).Error())
@@ -110,6 +110,18 @@ func authored(err error) *connect.Error {
 		}
 	}
 	return nil
+}
+
+// withoutCause removes what a call within the process would hand over to the caller and a wire would not.
+func withoutCause(status *connect.Error) *connect.Error {
+	if status.Unwrap() == nil {
+		return status
+	}
+	public := connect.NewError(status.Code(), status.Message())
+	for _, detail := range status.Details() {
+		public = public.WithDetail(detail)
+	}
+	return public
 }
 
 // report tells operators of a failure that the caller learns nothing about. Without a logger of its own it uses the program's, because
