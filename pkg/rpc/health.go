@@ -8,7 +8,7 @@ import (
 )
 
 // HealthStatus says whether a service takes calls. The numbers are those of grpc.health.v1.HealthCheckResponse.ServingStatus.
-type HealthStatus int
+type HealthStatus int32
 
 const (
 	// HealthServing means that the service takes calls.

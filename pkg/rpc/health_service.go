@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect/v2"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -82,25 +81,25 @@ func (s *healthService) send(stream connect.ServerStream, status HealthStatus) e
 func healthFile() *descriptorpb.FileDescriptorProto {
 	const request, reply = ".grpc.health.v1.HealthCheckRequest", ".grpc.health.v1.HealthCheckResponse"
 	value := func(name string, number HealthStatus) *descriptorpb.EnumValueDescriptorProto {
-		return &descriptorpb.EnumValueDescriptorProto{Name: &name, Number: proto.Int32(int32(number))}
+		return &descriptorpb.EnumValueDescriptorProto{Name: &name, Number: new(int32(number))}
 	}
 	return &descriptorpb.FileDescriptorProto{
-		Name: proto.String("grpc/health/v1/health.proto"), Package: proto.String("grpc.health.v1"), Syntax: proto.String("proto3"),
+		Name: new("grpc/health/v1/health.proto"), Package: new("grpc.health.v1"), Syntax: new("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{{
-			Name: proto.String("HealthCheckRequest"),
+			Name: new("HealthCheckRequest"),
 			Field: []*descriptorpb.FieldDescriptorProto{{
-				Name: proto.String("service"), JsonName: proto.String("service"), Number: proto.Int32(1),
+				Name: new("service"), JsonName: new("service"), Number: new(int32(1)),
 				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
 			}},
 		}, {
-			Name: proto.String("HealthCheckResponse"),
+			Name: new("HealthCheckResponse"),
 			Field: []*descriptorpb.FieldDescriptorProto{{
-				Name: proto.String("status"), JsonName: proto.String("status"), Number: proto.Int32(1),
+				Name: new("status"), JsonName: new("status"), Number: new(int32(1)),
 				Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_ENUM.Enum(),
-				TypeName: proto.String(reply + ".ServingStatus"),
+				TypeName: new(reply + ".ServingStatus"),
 			}},
 			EnumType: []*descriptorpb.EnumDescriptorProto{{
-				Name: proto.String("ServingStatus"),
+				Name: new("ServingStatus"),
 				Value: []*descriptorpb.EnumValueDescriptorProto{
 					value("UNKNOWN", 0), value("SERVING", HealthServing), value("NOT_SERVING", HealthNotServing),
 					value("SERVICE_UNKNOWN", HealthServiceUnknown),
@@ -108,10 +107,10 @@ func healthFile() *descriptorpb.FileDescriptorProto {
 			}},
 		}},
 		Service: []*descriptorpb.ServiceDescriptorProto{{
-			Name: proto.String("Health"),
+			Name: new("Health"),
 			Method: []*descriptorpb.MethodDescriptorProto{
-				{Name: proto.String("Check"), InputType: proto.String(request), OutputType: proto.String(reply)},
-				{Name: proto.String("Watch"), InputType: proto.String(request), OutputType: proto.String(reply), ServerStreaming: proto.Bool(true)},
+				{Name: new("Check"), InputType: new(request), OutputType: new(reply)},
+				{Name: new("Watch"), InputType: new(request), OutputType: new(reply), ServerStreaming: new(true)},
 			},
 		}},
 	}

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -74,44 +75,47 @@ func TestHealthJSON(t *testing.T) {
 func TestHealthWatch(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{1, 2} {
-		_, handlers := newWords()
-		server := startServer(t, handlers, testConfig())
-		stream, err := rpcClient(t, server, version).CallServerStream(t.Context(), specWatch, &healthv1.WatchRequest{Service: "test.v1.Later"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer stream.Close()
-		expect := func(want healthv1.ServingStatus) {
-			t.Helper()
-			var reply healthv1.WatchResponse
-			if err := stream.Receive(&reply); err != nil || reply.GetStatus() != want {
-				t.Fatalf("HTTP/%d: got %v, %v; want %v", version, reply.GetStatus(), err, want)
+		t.Run(fmt.Sprintf("HTTP/%d", version), func(t *testing.T) {
+			t.Parallel()
+			_, handlers := newWords()
+			server := startServer(t, handlers, testConfig())
+			stream, err := rpcClient(t, server, version).CallServerStream(t.Context(), specWatch, &healthv1.WatchRequest{Service: "test.v1.Later"})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		expect(healthv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN)
-		server.Health().SetServing("test.v1.Later")
-		expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
-		server.Health().SetServing("test.v1.Later") // is no change, so not sent
-		server.Health().SetNotServing("test.v1.Other")
-		server.Health().SetNotServing("test.v1.Later")
-		expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
-		server.Health().SetServing("test.v1.Later")
-		expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+			defer stream.Close()
+			expect := func(want healthv1.ServingStatus) {
+				t.Helper()
+				var reply healthv1.WatchResponse
+				if err := stream.Receive(&reply); err != nil || reply.GetStatus() != want {
+					t.Fatalf("got %v, %v; want %v", reply.GetStatus(), err, want)
+				}
+			}
+			expect(healthv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN)
+			server.Health().SetServing("test.v1.Later")
+			expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+			server.Health().SetServing("test.v1.Later") // is no change, so not sent
+			server.Health().SetNotServing("test.v1.Other")
+			server.Health().SetNotServing("test.v1.Later")
+			expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+			server.Health().SetServing("test.v1.Later")
+			expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
 
-		stopped := make(chan error, 1)
-		go func() { stopped <- server.Stop(t.Context()) }()
-		expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
-		err = stream.Receive(new(healthv1.WatchResponse))
-		if want := "unavailable: the server is stopping"; err == nil || err.Error() != want {
-			t.Errorf("HTTP/%d: end of the watch: got %v, want %s", version, err, want)
-		}
-		if err := <-stopped; err != nil {
-			t.Errorf("HTTP/%d: stop: %v", version, err)
-		}
-		server.Health().SetServing("test.v1.Later")
-		if got := server.Health().Status("test.v1.Later"); got != rpc.HealthNotServing {
-			t.Errorf("HTTP/%d: set serving after stop: got %v, want not serving", version, got)
-		}
+			stopped := make(chan error, 1)
+			go func() { stopped <- server.Stop(t.Context()) }()
+			expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+			err = stream.Receive(new(healthv1.WatchResponse))
+			if want := "unavailable: the server is stopping"; err == nil || err.Error() != want {
+				t.Errorf("end of the watch: got %v, want %s", err, want)
+			}
+			if err := <-stopped; err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			server.Health().SetServing("test.v1.Later")
+			if got := server.Health().Status("test.v1.Later"); got != rpc.HealthNotServing {
+				t.Errorf("set serving after stop: got %v, want not serving", got)
+			}
+		})
 	}
 }
 

@@ -186,7 +186,16 @@ func (s *Server) start(ctx context.Context) error {
 	addr := listener.Addr().String()
 	s.addr.Store(&addr)
 	s.http = s.newHTTPServer(tlsConfig)
-	go s.serve(listener, tlsConfig != nil)
+	serve := s.http.Serve
+	if tlsConfig != nil {
+		serve = func(listener net.Listener) error { return s.http.ServeTLS(listener, "", "") }
+	}
+	go func() {
+		defer close(s.served)
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.serveErr = fmt.Errorf("rpc: server on %s: %w", addr, err)
+		}
+	}()
 	if err := s.register(ctx, instances); err != nil {
 		_ = s.http.Close()
 		<-s.served
@@ -215,19 +224,6 @@ func (s *Server) newHTTPServer(tlsConfig *tls.Config) *http.Server {
 		server.WriteTimeout = s.config.RequestTimeout + answerGrace
 	}
 	return server
-}
-
-func (s *Server) serve(listener net.Listener, secure bool) {
-	defer close(s.served)
-	var err error
-	if secure {
-		err = s.http.ServeTLS(listener, "", "")
-	} else {
-		err = s.http.Serve(listener)
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		s.serveErr = fmt.Errorf("rpc: server on %s: %w", s.Addr(), err)
-	}
 }
 
 // Run starts the server, waits until ctx is done or the server fails, and stops it within DeregisterDelay and DrainTimeout. It returns

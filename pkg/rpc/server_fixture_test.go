@@ -245,11 +245,24 @@ func callText(ctx context.Context, client *connect.Client, spec connect.Spec, te
 // post sends one request by hand and returns the status, the body and the header of the answer.
 func post(t *testing.T, client *http.Client, method, url, contentType, body string) (int, string, http.Header) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	return exchange(t, client, method, url, strings.NewReader(body), "Content-Type", contentType)
+}
+
+// do is post with the headers given as names and values, for bodies of other kinds.
+func do(t *testing.T, client *http.Client, url string, body io.Reader, header ...string) (int, string, http.Header) {
+	t.Helper()
+	return exchange(t, client, http.MethodPost, url, body, header...)
+}
+
+func exchange(t *testing.T, client *http.Client, method, url string, body io.Reader, header ...string) (int, string, http.Header) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("Content-Type", contentType)
+	for at := 0; at < len(header); at += 2 {
+		request.Header.Set(header[at], header[at+1])
+	}
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
@@ -260,6 +273,11 @@ func post(t *testing.T, client *http.Client, method, url, contentType, body stri
 		t.Fatalf("%s %s: read answer: %v", method, url, err)
 	}
 	return response.StatusCode, string(answer), response.Header
+}
+
+// plainRequest is a call as it goes over HTTP/1.1, with the text "x".
+func plainRequest(procedure string) string {
+	return "POST " + procedure + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\""
 }
 
 // recordingRegistry is a registry that only registers, and tells what happened in order.
@@ -361,7 +379,7 @@ func (l *pipeListener) client(t *testing.T, version int) *http.Client {
 
 type pipeAddr struct{}
 
-func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) Network() string { return "memory" }
 func (pipeAddr) String() string  { return "pipe" }
 
 // handlerClient calls a handler directly, with a writer that knows no deadlines.

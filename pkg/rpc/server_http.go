@@ -125,6 +125,7 @@ func (rt *router) limitRest(w http.ResponseWriter) {
 // timedBody is the body of a HTTP/1.1 request that is to arrive by a deadline. It lifts the connection's deadline at its end.
 type timedBody struct {
 	io.ReadCloser
+
 	writer   http.ResponseWriter
 	deadline time.Time
 	timeout  time.Duration
@@ -187,6 +188,7 @@ var _ http.Flusher = (*statusWriter)(nil)
 // statusWriter replaces the HTTP status of errors. The protocols that put an error into a trailer have the status 200 and keep it.
 type statusWriter struct {
 	http.ResponseWriter
+
 	status int
 }
 

@@ -20,6 +20,11 @@ import (
 
 const wordsMethods = "Chat, Echo, Fail, Hang, Join, Panic, Read, Split, Stay"
 
+// unimplemented is Connect's JSON for an error with the message, which is JSON too.
+func unimplemented(message string) string {
+	return `{"code":"unimplemented","message":"` + message + `"}`
+}
+
 // TestServerNotAProcedure pins what a request gets that is no call of a procedure.
 func TestServerNotAProcedure(t *testing.T) {
 	t.Parallel()
@@ -39,39 +44,39 @@ func TestServerNotAProcedure(t *testing.T) {
 	}{
 		{
 			"unknown method", server, "POST", "/test.v1.Words/Shout", "application/json", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/test.v1.Words/Shout\" is not a procedure of this server: the methods of test.v1.Words are ` + wordsMethods + `"}`,
+			unimplemented(`\"/test.v1.Words/Shout\" is not a procedure of this server: the methods of test.v1.Words are ` + wordsMethods),
 		},
 		{
 			"unknown method by GET", server, "GET", "/test.v1.Words/Shout", "", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/test.v1.Words/Shout\" is not a procedure of this server: the methods of test.v1.Words are ` + wordsMethods + `"}`,
+			unimplemented(`\"/test.v1.Words/Shout\" is not a procedure of this server: the methods of test.v1.Words are ` + wordsMethods),
 		},
 		{
 			"unknown method of health", server, "POST", "/grpc.health.v1.Health/List", "application/json", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/grpc.health.v1.Health/List\" is not a procedure of this server: the methods of grpc.health.v1.Health are Check, Watch"}`,
+			unimplemented(`\"/grpc.health.v1.Health/List\" is not a procedure of this server: the methods of grpc.health.v1.Health are Check, Watch`),
 		},
 		{
 			"unknown method, API not shown", private, "POST", "/test.v1.Words/Shout", "application/json", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/test.v1.Words/Shout\" is not a procedure of this server"}`,
+			unimplemented(`\"/test.v1.Words/Shout\" is not a procedure of this server`),
 		},
 		{
 			"unknown service", server, "POST", "/test.v1.Nothing/Echo", "application/json", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/test.v1.Nothing/Echo\" is not a procedure of this server: it has no service test.v1.Nothing"}`,
+			unimplemented(`\"/test.v1.Nothing/Echo\" is not a procedure of this server: it has no service test.v1.Nothing`),
 		},
 		{
 			"root", server, "GET", "/", "", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/\" is not a procedure; procedures are of the form /package.Service/Method"}`,
+			unimplemented(`\"/\" is not a procedure; procedures are of the form /package.Service/Method`),
 		},
 		{
 			"below a procedure", server, "POST", "/test.v1.Words/Echo/more", "application/json", 404, "Content-Type", "application/json",
-			`{"code":"unimplemented","message":"\"/test.v1.Words/Echo/more\" is not a procedure; procedures are of the form /package.Service/Method"}`,
+			unimplemented(`\"/test.v1.Words/Echo/more\" is not a procedure; procedures are of the form /package.Service/Method`),
 		},
 		{
 			"GET of a procedure", server, "GET", "/test.v1.Words/Echo", "", 405, "Allow", "POST",
-			`{"code":"unimplemented","message":"GET /test.v1.Words/Echo: procedures are called by POST"}`,
+			unimplemented(`GET /test.v1.Words/Echo: procedures are called by POST`),
 		},
 		{
 			"GET of a procedure without side effects", server, "GET", "/test.v1.Words/Read?encoding=json&message=%22x%22", "", 405, "Allow", "POST",
-			`{"code":"unimplemented","message":"GET /test.v1.Words/Read: procedures are called by POST"}`,
+			unimplemented(`GET /test.v1.Words/Read: procedures are called by POST`),
 		},
 		{
 			"content type", server, "POST", "/test.v1.Words/Echo", "text/plain", 415, "Accept-Post",
@@ -148,7 +153,8 @@ func TestServerPanic(t *testing.T) {
 			if err := json.Unmarshal([]byte(log.String()), &entry); err != nil {
 				t.Fatalf("log: %v\n%s", err, log.String())
 			}
-			if entry.Level != "ERROR" || entry.Procedure != specPanic.Procedure || entry.Panic != "out of memory" || !strings.Contains(entry.Stack, "words).panic") {
+			if entry.Level != "ERROR" || entry.Procedure != specPanic.Procedure || entry.Panic != "out of memory" ||
+				!strings.Contains(entry.Stack, "words).panic") {
 				t.Errorf("log: got %+v", entry)
 			}
 

@@ -26,7 +26,7 @@ import (
 func TestServerProtocols(t *testing.T) {
 	t.Parallel()
 	_, handlers := newWords()
-	clear := startServer(t, handlers, testConfig())
+	cleartext := startServer(t, handlers, testConfig())
 	authority, config := securedConfig(t)
 	secure := startServer(t, handlers, config)
 	trust := trusting(t, authority)
@@ -50,7 +50,7 @@ func TestServerProtocols(t *testing.T) {
 					continue
 				}
 				name := fmt.Sprintf("%s over HTTP/%d", protocol.name, version)
-				server := clear
+				server := cleartext
 				if config != nil {
 					name, server = name+" and TLS", secure
 				}

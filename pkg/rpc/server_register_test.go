@@ -234,7 +234,7 @@ func TestServerStartErrors(t *testing.T) {
 
 	listener = newPipeListener()
 	got = start(testConfig(), rpc.WithListener(listener), rpc.WithRegistration(&recordingRegistry{}, "words"))
-	want = "rpc: start server: advertise is not set, and no host:port follows from a listener on pipe pipe"
+	want = "rpc: start server: advertise is not set, and no host:port follows from a listener on memory pipe"
 	if got != want || !listener.refuses() {
 		t.Errorf("no address: got %s, listener closed: %t\nwant %s, true", got, listener.refuses(), want)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -80,89 +81,105 @@ func TestServerStopUnderLoad(t *testing.T) {
 // TestServerStopOrder: not serving, deregistered, still serving for DeregisterDelay, and only then closed.
 func TestServerStopOrder(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "order", func(t *testing.T) {
-		_, handlers := newWords()
-		listener := newPipeListener()
-		config := rpc.DefaultServerConfig()
-		config.Advertise, config.DeregisterDelay = "words.example.org:80", 3*time.Second
-		var server *rpc.Server
-		var deregistered time.Time
-		reg := &recordingRegistry{onDeregister: func(context.Context, registry.Instance) error {
-			deregistered = time.Now()
-			if server.Health().Status("") != rpc.HealthNotServing {
-				t.Error("deregistered while still reporting to serve")
-			}
-			if listener.refuses() {
-				t.Error("deregistered after the listener was closed")
-			}
-			return nil
-		}}
-		server = startServer(t, handlers, config, rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
+	t.Run("order", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			_, handlers := newWords()
+			listener := newPipeListener()
+			config := rpc.DefaultServerConfig()
+			config.Advertise, config.DeregisterDelay = "words.example.org:80", 3*time.Second
+			var server *rpc.Server
+			var deregistered time.Time
+			reg := &recordingRegistry{onDeregister: func(context.Context, registry.Instance) error {
+				deregistered = time.Now()
+				if server.Health().Status("") != rpc.HealthNotServing {
+					t.Error("deregistered while still reporting to serve")
+				}
+				if listener.refuses() {
+					t.Error("deregistered after the listener was closed")
+				}
+				return nil
+			}}
+			server = startServer(t, handlers, config, rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
 
-		stopped := make(chan error, 1)
-		go func() { stopped <- server.Stop(t.Context()) }()
-		<-time.After(3*time.Second - 1)
-		client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
-		if answer, err := callText(t.Context(), client, specEcho, "late"); err != nil || answer != "late" {
-			t.Errorf("call on a new connection during DeregisterDelay: got %q, %v", answer, err)
-		}
-		<-listener.closed
-		expectElapsed(t, "listener closed after deregistration", deregistered, 3*time.Second)
-		if err := <-stopped; err != nil {
-			t.Errorf("stop: %v", err)
-		}
+			stopped := make(chan error, 1)
+			go func() { stopped <- server.Stop(t.Context()) }()
+			<-time.NewTimer(3*time.Second - 1).C
+			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
+			if answer, err := callText(t.Context(), client, specEcho, "late"); err != nil || answer != "late" {
+				t.Errorf("call on a new connection during DeregisterDelay: got %q, %v", answer, err)
+			}
+			<-listener.closed
+			expectElapsed(t, "listener closed after deregistration", deregistered, 3*time.Second)
+			if err := <-stopped; err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		})
 	})
-	inBubble(t, "not registered", func(t *testing.T) {
-		_, handlers := newWords()
-		server, listener := startInBubble(t, handlers)
-		began := time.Now()
-		if err := server.Stop(t.Context()); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-		expectElapsed(t, "stopped, as there is no news to spread", began, 0)
-		if !listener.refuses() {
-			t.Error("the listener is open after Stop")
-		}
+	t.Run("not registered", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			_, handlers := newWords()
+			server, listener := startInBubble(t, handlers)
+			began := time.Now()
+			if err := server.Stop(t.Context()); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			expectElapsed(t, "stopped, as there is no news to spread", began, 0)
+			if !listener.refuses() {
+				t.Error("the listener is open after Stop")
+			}
+		})
 	})
 }
 
 // TestServerDrainsHTTP1: an HTTP/1.1 client is told to open another connection by an answer, before its connection is closed.
 func TestServerDrainsHTTP1(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "Connection: close", func(t *testing.T) {
-		words, handlers := newWords()
-		server, listener := startInBubble(t, handlers)
-		connection, err := listener.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer connection.Close()
-		answers := bufio.NewReader(connection)
-		send := func(procedure string) {
-			_, _ = io.WriteString(connection, "POST "+procedure+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\"")
-		}
-		send(specEcho.Procedure)
-		response, err := http.ReadResponse(answers, nil)
-		if err != nil || response.Close {
-			t.Fatalf("before: got %v, %v; want an answer on a connection that stays", response, err)
-		}
-		_, _ = io.Copy(io.Discard, response.Body)
+	t.Run("Connection: close", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			words, handlers := newWords()
+			server, listener := startInBubble(t, handlers)
+			connection, err := listener.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer connection.Close()
+			answers := bufio.NewReader(connection)
+			send := func(procedure string) {
+				_, _ = io.WriteString(connection, plainRequest(procedure))
+			}
+			send(specEcho.Procedure)
+			response, err := http.ReadResponse(answers, nil)
+			if err != nil || response.Close {
+				t.Fatalf("before: got %v, %v; want an answer on a connection that stays", response, err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
 
-		send(specHang.Procedure)
-		<-words.entered
-		stopped := make(chan error, 1)
-		go func() { stopped <- server.Stop(t.Context()) }()
-		<-listener.closed
-		close(words.release)
-		response, err = http.ReadResponse(answers, nil)
-		if err != nil || response.StatusCode != http.StatusOK || !response.Close {
-			t.Errorf("in flight: got %v, %v; want 200 and Connection: close", response, err)
-		}
-		_, _ = io.Copy(io.Discard, response.Body)
-		if err := <-stopped; err != nil {
-			t.Errorf("stop: %v", err)
-		}
+			send(specHang.Procedure)
+			<-words.entered
+			stopped := make(chan error, 1)
+			go func() { stopped <- server.Stop(t.Context()) }()
+			<-listener.closed
+			close(words.release)
+			response, err = http.ReadResponse(answers, nil)
+			if err != nil || response.StatusCode != http.StatusOK || !response.Close {
+				t.Errorf("in flight: got %v, %v; want 200 and Connection: close", response, err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			if err := <-stopped; err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		})
 	})
+}
+
+// cutOff is the error of a Stop that cut off one call after so many seconds.
+func cutOff(seconds int) string {
+	return fmt.Sprintf("rpc: server on pipe: calls in flight cut off after a drain of %ds: 1", seconds)
 }
 
 // TestServerStopWaitsForCalls: a call in flight finishes, unless it takes longer than DrainTimeout or Stop's context.
@@ -176,44 +193,47 @@ func TestServerStopWaitsForCalls(t *testing.T) {
 			stopErr        string
 		}{
 			{"in time", "x", time.Hour, 9 * time.Second, 9 * time.Second, "<nil>"},
-			{"too late", "x", time.Hour, time.Hour, 10 * time.Second, "rpc: server on pipe: calls in flight cut off after a drain of 10s: 1"},
-			{"too late for the caller of Stop", "x", 2 * time.Second, time.Hour, 2 * time.Second, "rpc: server on pipe: calls in flight cut off after a drain of 2s: 1"},
-			{"deaf to its context", "deaf", time.Hour, time.Hour, 11 * time.Second, "rpc: server on pipe: calls in flight cut off after a drain of 10s: 1"},
+			{"too late", "x", time.Hour, time.Hour, 10 * time.Second, cutOff(10)},
+			{"too late for the caller of Stop", "x", 2 * time.Second, time.Hour, 2 * time.Second, cutOff(2)},
+			{"deaf to its context", "deaf", time.Hour, time.Hour, 11 * time.Second, cutOff(10)},
 		} {
-			inBubble(t, name+" "+row.what, func(t *testing.T) {
-				words, handlers := newWords()
-				server, listener := startInBubble(t, handlers)
-				client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
-				called := make(chan error, 1)
-				go func() {
-					_, err := callText(t.Context(), client, specHang, row.text)
-					called <- err
-				}()
-				<-words.entered
-				releasing := time.AfterFunc(row.release, func() { close(words.release) })
-				ctx, cancel := context.WithTimeout(t.Context(), row.limit)
-				defer cancel()
-				began := time.Now()
-				err := server.Stop(ctx)
-				// net/http polls, at most every half second, and lets clients close their end for a second.
-				if got := time.Since(began); got < row.want || got > row.want+1600*time.Millisecond {
-					t.Errorf("stopped after %s, want %s", got, row.want)
-				}
-				if fmt.Sprint(err) != row.stopErr {
-					t.Errorf("stop: got %v\nwant %s", err, row.stopErr)
-				}
-				if row.text == "deaf" && releasing.Stop() {
-					close(words.release)
-				}
-				if callErr := <-called; (callErr == nil) != (err == nil) {
-					t.Errorf("the call: %v, and Stop: %v", callErr, err)
-				}
-				if ended := <-words.left; row.text == "x" && (ended == nil) != (err == nil) {
-					t.Errorf("the handler's context: %v, and Stop: %v", ended, err)
-				}
-				if releasing.Stop() {
-					close(words.release)
-				}
+			t.Run(name+" "+row.what, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					words, handlers := newWords()
+					server, listener := startInBubble(t, handlers)
+					client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
+					called := make(chan error, 1)
+					go func() {
+						_, err := callText(t.Context(), client, specHang, row.text)
+						called <- err
+					}()
+					<-words.entered
+					releasing := time.AfterFunc(row.release, func() { close(words.release) })
+					ctx, cancel := context.WithTimeout(t.Context(), row.limit)
+					defer cancel()
+					began := time.Now()
+					err := server.Stop(ctx)
+					// net/http polls, at most every half second, and lets clients close their end for a second.
+					if got := time.Since(began); got < row.want || got > row.want+1600*time.Millisecond {
+						t.Errorf("stopped after %s, want %s", got, row.want)
+					}
+					if fmt.Sprint(err) != row.stopErr {
+						t.Errorf("stop: got %v\nwant %s", err, row.stopErr)
+					}
+					if row.text == "deaf" && releasing.Stop() {
+						close(words.release)
+					}
+					if callErr := <-called; (callErr == nil) != (err == nil) {
+						t.Errorf("the call: %v, and Stop: %v", callErr, err)
+					}
+					if ended := <-words.left; row.text == "x" && (ended == nil) != (err == nil) {
+						t.Errorf("the handler's context: %v, and Stop: %v", ended, err)
+					}
+					if releasing.Stop() {
+						close(words.release)
+					}
+				})
 			})
 		}
 	}
@@ -223,62 +243,68 @@ func TestServerStopWaitsForCalls(t *testing.T) {
 func TestServerStopEndsStreams(t *testing.T) {
 	t.Parallel()
 	for name, opts := range dialects() {
-		inBubble(t, name, func(t *testing.T) {
-			words, handlers := newWords()
-			server, listener := startInBubble(t, handlers)
-			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
-			stream, err := client.CallServerStream(t.Context(), specStay, wrapperspb.String("x"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stream.Close()
-			<-words.entered
-			if err := server.Stop(t.Context()); err == nil {
-				t.Error("stop: got nil, want an error that tells of the stream")
-			}
-			var last error
-			for last == nil {
-				last = stream.Receive(new(wrapperspb.StringValue))
-			}
-			if errors.Is(last, io.EOF) {
-				t.Error("a stream that was cut off looks complete")
-			}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				words, handlers := newWords()
+				server, listener := startInBubble(t, handlers)
+				client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
+				stream, err := client.CallServerStream(t.Context(), specStay, wrapperspb.String("x"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer stream.Close()
+				<-words.entered
+				if err := server.Stop(t.Context()); err == nil {
+					t.Error("stop: got nil, want an error that tells of the stream")
+				}
+				var last error
+				for last == nil {
+					last = stream.Receive(new(wrapperspb.StringValue))
+				}
+				if errors.Is(last, io.EOF) {
+					t.Error("a stream that was cut off looks complete")
+				}
+			})
 		})
 	}
 }
 
 func TestServerStopTwice(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "concurrently", func(t *testing.T) {
-		words, handlers := newWords()
-		server, listener := startInBubble(t, handlers)
-		client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
-		called := make(chan error, 1)
-		go func() {
-			_, err := callText(t.Context(), client, specHang, "x")
-			called <- err
-		}()
-		<-words.entered
-		const want = "rpc: server on pipe: calls in flight cut off after a drain of 10s: 1"
-		var stopping sync.WaitGroup
-		for range 3 {
-			stopping.Go(func() {
-				if err := server.Stop(t.Context()); err == nil || err.Error() != want {
-					t.Errorf("got %v, want %s", err, want)
-				}
-			})
-		}
-		<-listener.closed
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := server.Stop(ctx); !errors.Is(err, context.Canceled) || err.Error() != "rpc: waiting for the server on pipe to stop: context canceled" {
-			t.Errorf("impatient: got %v", err)
-		}
-		stopping.Wait()
-		if err := server.Stop(t.Context()); err == nil || err.Error() != want {
-			t.Errorf("later: got %v, want %s", err, want)
-		}
-		<-called
+	t.Run("concurrently", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			words, handlers := newWords()
+			server, listener := startInBubble(t, handlers)
+			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
+			called := make(chan error, 1)
+			go func() {
+				_, err := callText(t.Context(), client, specHang, "x")
+				called <- err
+			}()
+			<-words.entered
+			want := cutOff(10)
+			var stopping sync.WaitGroup
+			for range 3 {
+				stopping.Go(func() {
+					if err := server.Stop(t.Context()); err == nil || err.Error() != want {
+						t.Errorf("got %v, want %s", err, want)
+					}
+				})
+			}
+			<-listener.closed
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := server.Stop(ctx); !errors.Is(err, context.Canceled) || err.Error() != "rpc: waiting for the server on pipe to stop: context canceled" {
+				t.Errorf("impatient: got %v", err)
+			}
+			stopping.Wait()
+			if err := server.Stop(t.Context()); err == nil || err.Error() != want {
+				t.Errorf("later: got %v, want %s", err, want)
+			}
+			<-called
+		})
 	})
 	t.Run("before start", func(t *testing.T) {
 		t.Parallel()
@@ -315,63 +341,72 @@ func TestServerDeregistrationFails(t *testing.T) {
 			func(ctx context.Context, _ registry.Instance) error { <-ctx.Done(); return ctx.Err() }, 6 * time.Second, "context deadline exceeded",
 		},
 	} {
-		inBubble(t, name, func(t *testing.T) {
-			_, handlers := newWords()
-			listener := newPipeListener()
-			config := rpc.DefaultServerConfig()
-			config.Advertise = "words.example.org:80"
-			reg := &recordingRegistry{onDeregister: row.deregister}
-			server := startServer(t, handlers, config, rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
-			began := time.Now()
-			err := server.Stop(t.Context())
-			expectElapsed(t, "stopped", began, row.want)
-			want := "rpc: deregistering " + reg.registered[0].ID + ": " + row.text
-			if err == nil || err.Error() != want || !listener.refuses() {
-				t.Errorf("got %v, listener closed: %t; want %s, true", err, listener.refuses(), want)
-			}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				_, handlers := newWords()
+				listener := newPipeListener()
+				config := rpc.DefaultServerConfig()
+				config.Advertise = "words.example.org:80"
+				reg := &recordingRegistry{onDeregister: row.deregister}
+				server := startServer(t, handlers, config, rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
+				began := time.Now()
+				err := server.Stop(t.Context())
+				expectElapsed(t, "stopped", began, row.want)
+				want := "rpc: deregistering " + reg.registered[0].ID + ": " + row.text
+				if err == nil || err.Error() != want || !listener.refuses() {
+					t.Errorf("got %v, listener closed: %t; want %s, true", err, listener.refuses(), want)
+				}
+			})
 		})
 	}
 }
 
 func TestServerRun(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "until the context is done", func(t *testing.T) {
-		_, handlers := newWords()
-		listener := newPipeListener()
-		server, err := rpc.NewServer(handlers, rpc.WithListener(listener))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ran := make(chan error, 1)
-		go func() { ran <- server.Run(ctx) }()
-		client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
-		if answer, err := callText(t.Context(), client, specEcho, "x"); err != nil || answer != "x" {
-			t.Errorf("got %q, %v", answer, err)
-		}
-		cancel()
-		if err := <-ran; err != nil || !listener.refuses() {
-			t.Errorf("got %v, listener closed: %t; want nil, true", err, listener.refuses())
-		}
+	t.Run("until the context is done", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			_, handlers := newWords()
+			listener := newPipeListener()
+			server, err := rpc.NewServer(handlers, rpc.WithListener(listener))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- server.Run(ctx) }()
+			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, 1), "http://server"))
+			if answer, err := callText(t.Context(), client, specEcho, "x"); err != nil || answer != "x" {
+				t.Errorf("got %q, %v", answer, err)
+			}
+			cancel()
+			if err := <-ran; err != nil || !listener.refuses() {
+				t.Errorf("got %v, listener closed: %t; want nil, true", err, listener.refuses())
+			}
+		})
 	})
-	inBubble(t, "until the listener fails", func(t *testing.T) {
-		_, handlers := newWords()
-		listener := newPipeListener()
-		config := rpc.DefaultServerConfig()
-		config.Advertise = "words.example.org:80"
-		reg := &recordingRegistry{}
-		server, err := rpc.NewServer(handlers, rpc.WithServerConfig(config), rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.AfterFunc(time.Second, func() { _ = listener.Close() })
-		err = server.Run(t.Context())
-		if want := "rpc: server on pipe: use of closed network connection"; err == nil || err.Error() != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
-		if len(reg.deregistered) != 1 {
-			t.Errorf("deregistered %v, want the one instance", reg.deregistered)
-		}
+	t.Run("until the listener fails", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			_, handlers := newWords()
+			listener := newPipeListener()
+			config := rpc.DefaultServerConfig()
+			config.Advertise = "words.example.org:80"
+			reg := &recordingRegistry{}
+			server, err := rpc.NewServer(handlers, rpc.WithServerConfig(config), rpc.WithListener(listener), rpc.WithRegistration(reg, "words"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(time.Second, func() { _ = listener.Close() })
+			err = server.Run(t.Context())
+			if want := "rpc: server on pipe: use of closed network connection"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			if len(reg.deregistered) != 1 {
+				t.Errorf("deregistered %v, want the one instance", reg.deregistered)
+			}
+		})
 	})
 	t.Run("start fails", func(t *testing.T) {
 		t.Parallel()

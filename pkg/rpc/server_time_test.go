@@ -31,11 +31,6 @@ func startInBubble(t *testing.T, handlers *connect.Server, opts ...rpc.ServerOpt
 	return startServer(t, handlers, rpc.DefaultServerConfig(), append(opts, rpc.WithListener(listener))...), listener
 }
 
-func inBubble(t *testing.T, name string, test func(t *testing.T)) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) { t.Parallel(); synctest.Test(t, test) })
-}
-
 // goAwayGrace is how long net/http lets a client close an HTTP/2 connection by itself after GOAWAY.
 const goAwayGrace = time.Second
 
@@ -49,7 +44,6 @@ func expectElapsed(t *testing.T, what string, since time.Time, want time.Duratio
 // TestServerSlowConnections: a connection that sends a header slowly, or nothing, is closed.
 func TestServerSlowConnections(t *testing.T) {
 	t.Parallel()
-	const call = "POST /test.v1.Words/Echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\""
 	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	for _, row := range []struct {
 		name, send string
@@ -59,24 +53,27 @@ func TestServerSlowConnections(t *testing.T) {
 		{"part of a header", "POST /test.v1.Words/Echo HTTP/1.1\r\nHost: x\r\nX-Slow: ", 5 * time.Second},
 		{"part of the preface of HTTP/2", "PRI * HTTP/2.0\r\n", 5 * time.Second},
 		{"no SETTINGS of HTTP/2", http2.ClientPreface, 2 * time.Second},
-		{"idle after a call", call, 20 * time.Second},
+		{"idle after a call", plainRequest(specEcho.Procedure), 20 * time.Second},
 		{"idle after the SETTINGS of HTTP/2", http2.ClientPreface + settings, 20*time.Second + goAwayGrace},
 	} {
-		inBubble(t, row.name, func(t *testing.T) {
-			_, handlers := newWords()
-			listener := newPipeListener()
-			config := rpc.DefaultServerConfig()
-			config.IdleTimeout = 20 * time.Second
-			startServer(t, handlers, config, rpc.WithListener(listener))
-			connection, err := listener.dial()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer connection.Close()
-			began := time.Now()
-			go func() { _, _ = io.WriteString(connection, row.send) }()
-			_, _ = io.Copy(io.Discard, connection) // until the server closes
-			expectElapsed(t, "closed", began, row.want)
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				_, handlers := newWords()
+				listener := newPipeListener()
+				config := rpc.DefaultServerConfig()
+				config.IdleTimeout = 20 * time.Second
+				startServer(t, handlers, config, rpc.WithListener(listener))
+				connection, err := listener.dial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer connection.Close()
+				began := time.Now()
+				go func() { _, _ = io.WriteString(connection, row.send) }()
+				_, _ = io.Copy(io.Discard, connection) // until the server closes
+				expectElapsed(t, "closed", began, row.want)
+			})
 		})
 	}
 }
@@ -87,47 +84,37 @@ func TestServerSlowBody(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		for _, row := range []struct {
 			name, path, contentType string
-			expect                  func(t *testing.T, response *http.Response, body string)
+			status                  int
+			answer                  string // part of the body
 		}{
-			{"unary", specEcho.Procedure, "application/json", func(t *testing.T, response *http.Response, body string) {
-				if response.StatusCode != http.StatusGatewayTimeout || !strings.Contains(body, `"deadline_exceeded"`) {
-					t.Errorf("got %d %s, want 504 and deadline_exceeded", response.StatusCode, body)
-				}
-			}},
-			{"server stream", specSplit.Procedure, "application/connect+json", func(t *testing.T, _ *http.Response, body string) {
-				if !strings.Contains(body, `"deadline_exceeded"`) {
-					t.Errorf("got %s, want deadline_exceeded", body)
-				}
-			}},
-			{"unknown path", "/nothing", "text/plain", func(t *testing.T, response *http.Response, body string) {
-				if response.StatusCode != http.StatusNotFound {
-					t.Errorf("got %d %s, want 404", response.StatusCode, body)
-				}
-			}},
+			{"unary", specEcho.Procedure, "application/json", http.StatusGatewayTimeout, `"deadline_exceeded"`},
+			{"server stream", specSplit.Procedure, "application/connect+json", http.StatusOK, `"deadline_exceeded"`},
+			{"unknown path", "/nothing", "text/plain", http.StatusNotFound, `"unimplemented"`},
 		} {
-			inBubble(t, fmt.Sprintf("%s over HTTP/%d", row.name, version), func(t *testing.T) {
-				_, handlers := newWords()
-				_, listener := startInBubble(t, handlers)
-				began := time.Now()
-				body, drip := io.Pipe()
-				var dripping sync.WaitGroup
-				dripping.Go(func() { // A byte a second: no time-out between bytes would ever end this.
-					for _, err := io.WriteString(drip, "\x00\x00\x00\xff\xff"); err == nil; _, err = io.WriteString(drip, "x") {
-						<-time.After(time.Second)
+			t.Run(fmt.Sprintf("%s over HTTP/%d", row.name, version), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					_, handlers := newWords()
+					_, listener := startInBubble(t, handlers)
+					began := time.Now()
+					body, drip := io.Pipe()
+					var dripping sync.WaitGroup
+					dripping.Go(func() { // A byte a second: no time-out between bytes would ever end this.
+						for _, err := io.WriteString(drip, "\x00\x00\x00\xff\xff"); err == nil; _, err = io.WriteString(drip, "x") {
+							<-time.NewTimer(time.Second).C
+						}
+					})
+					status, answer, _ := do(t, listener.client(t, version), "http://server"+row.path, body, "Content-Type", row.contentType)
+					if status != row.status || !strings.Contains(answer, row.answer) {
+						t.Errorf("got %d %s, want %d and %s", status, answer, row.status, row.answer)
 					}
+					// Over HTTP/1.1, Go's client waits 50ms for its request to be written before it delivers an early answer's end.
+					if elapsed := time.Since(began); elapsed > 30*time.Second+50*time.Millisecond {
+						t.Errorf("answered after %s, want at most 30s", elapsed)
+					}
+					_ = body.Close()
+					dripping.Wait()
 				})
-				response := do(t, listener.client(t, version), "http://server"+row.path, body, "Content-Type", row.contentType)
-				answer, err := io.ReadAll(response.Body)
-				if err != nil {
-					t.Fatalf("read answer: %v", err)
-				}
-				row.expect(t, response, string(answer))
-				// Over HTTP/1.1, Go's client waits 50ms for its request to be written before it delivers an early answer's end.
-				if elapsed := time.Since(began); elapsed > 30*time.Second+50*time.Millisecond {
-					t.Errorf("answered after %s, want at most 30s", elapsed)
-				}
-				_ = body.Close()
-				dripping.Wait()
 			})
 		}
 	}
@@ -137,27 +124,38 @@ func TestServerSlowBody(t *testing.T) {
 func TestServerSlowReader(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{1, 2} {
-		inBubble(t, fmt.Sprintf("HTTP/%d", version), func(t *testing.T) {
-			done := make(chan error, 1)
-			_, handlers := newWords(func(next connect.ServerFunc) connect.ServerFunc {
-				return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-					err := next(ctx, spec, stream)
-					done <- err
-					return err
+		t.Run(fmt.Sprintf("HTTP/%d", version), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				done := make(chan error, 1)
+				_, handlers := newWords(func(next connect.ServerFunc) connect.ServerFunc {
+					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+						err := next(ctx, spec, stream)
+						done <- err
+						return err
+					}
+				})
+				listener := newPipeListener()
+				config := rpc.DefaultServerConfig()
+				config.MaxSendBytes = 32 << 20 // more than the client's window over HTTP/2
+				startServer(t, handlers, config, rpc.WithListener(listener))
+				began := time.Now()
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://server"+specEcho.Procedure, strings.NewReader(`"grow 16777216"`))
+				if err != nil {
+					t.Fatal(err)
 				}
+				request.Header.Set("Content-Type", "application/json")
+				response, err := listener.client(t, version).Do(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer response.Body.Close()
+				if err := <-done; err == nil {
+					t.Error("the answer was written to a client that does not read")
+				}
+				expectElapsed(t, "given up", began, 31*time.Second)
+				_ = response.Body.Close()
 			})
-			listener := newPipeListener()
-			config := rpc.DefaultServerConfig()
-			config.MaxSendBytes = 32 << 20 // more than the client's window over HTTP/2
-			startServer(t, handlers, config, rpc.WithListener(listener))
-			began := time.Now()
-			response := do(t, listener.client(t, version), "http://server"+specEcho.Procedure, strings.NewReader(`"grow 16777216"`),
-				"Content-Type", "application/json")
-			if err := <-done; err == nil {
-				t.Error("the answer was written to a client that does not read")
-			}
-			expectElapsed(t, "given up", began, 31*time.Second)
-			_ = response.Body.Close()
 		})
 	}
 }
@@ -167,33 +165,36 @@ func TestServerRequestTimeout(t *testing.T) {
 	t.Parallel()
 	for name, opts := range dialects() {
 		version := versionOf(name)
-		inBubble(t, name, func(t *testing.T) {
-			words, handlers := newWords()
-			_, listener := startInBubble(t, handlers)
-			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, version), "http://server", opts...))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				words, handlers := newWords()
+				_, listener := startInBubble(t, handlers)
+				client := connect.NewClient(connecthttp.NewTransport(listener.client(t, version), "http://server", opts...))
 
-			began := time.Now()
-			_, err := callText(t.Context(), client, specHang, "x")
-			if want := "deadline_exceeded: the server's request_timeout of 30s has passed"; err == nil || err.Error() != want {
-				t.Errorf("got %v\nwant %s", err, want)
-			}
-			expectElapsed(t, "ended", began, 30*time.Second)
+				began := time.Now()
+				_, err := callText(t.Context(), client, specHang, "x")
+				if want := "deadline_exceeded: the server's request_timeout of 30s has passed"; err == nil || err.Error() != want {
+					t.Errorf("got %v\nwant %s", err, want)
+				}
+				expectElapsed(t, "ended", began, 30*time.Second)
 
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			defer cancel()
-			began = time.Now()
-			if _, err := callText(ctx, client, specHang, "x"); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-				t.Errorf("got %v, want deadline_exceeded", err)
-			}
-			<-words.left // of the first call
-			if err := <-words.left; err == nil {
-				t.Error("the handler was not told")
-			}
-			expectElapsed(t, "ended by the caller's deadline", began, 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				began = time.Now()
+				if _, err := callText(ctx, client, specHang, "x"); connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+					t.Errorf("got %v, want deadline_exceeded", err)
+				}
+				<-words.left // of the first call
+				if err := <-words.left; err == nil {
+					t.Error("the handler was not told")
+				}
+				expectElapsed(t, "ended by the caller's deadline", began, 2*time.Second)
 
-			if answer, err := callText(t.Context(), client, specEcho, "still here"); err != nil || answer != "still here" {
-				t.Errorf("next call: got %q, %v", answer, err)
-			}
+				if answer, err := callText(t.Context(), client, specEcho, "still here"); err != nil || answer != "still here" {
+					t.Errorf("next call: got %q, %v", answer, err)
+				}
+			})
 		})
 	}
 }
@@ -218,17 +219,20 @@ func versionOf(dialect string) int {
 func TestServerWithoutRequestTimeout(t *testing.T) {
 	t.Parallel()
 	for name, opts := range dialects() {
-		inBubble(t, name, func(t *testing.T) {
-			words, handlers := newWords()
-			listener := newPipeListener()
-			config := rpc.DefaultServerConfig()
-			config.RequestTimeout = 0
-			startServer(t, handlers, config, rpc.WithListener(listener))
-			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
-			time.AfterFunc(time.Hour, func() { close(words.release) })
-			if answer, err := callText(t.Context(), client, specHang, "x"); err != nil || answer != "x" {
-				t.Errorf("after an hour: got %q, %v", answer, err)
-			}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				words, handlers := newWords()
+				listener := newPipeListener()
+				config := rpc.DefaultServerConfig()
+				config.RequestTimeout = 0
+				startServer(t, handlers, config, rpc.WithListener(listener))
+				client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
+				time.AfterFunc(time.Hour, func() { close(words.release) })
+				if answer, err := callText(t.Context(), client, specHang, "x"); err != nil || answer != "x" {
+					t.Errorf("after an hour: got %q, %v", answer, err)
+				}
+			})
 		})
 	}
 }
@@ -236,33 +240,37 @@ func TestServerWithoutRequestTimeout(t *testing.T) {
 // TestServerLongCallsOnOneConnection: a deadline of one call over HTTP/1.1 is not felt by the next one on its connection.
 func TestServerLongCallsOnOneConnection(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "20s each", func(t *testing.T) {
-		words, handlers := newWords()
-		_, listener := startInBubble(t, handlers)
-		connection, err := listener.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer connection.Close()
-		answers := bufio.NewReader(connection)
-		for range 3 {
-			time.AfterFunc(20*time.Second, func() { words.release <- struct{}{} })
-			_, err := io.WriteString(connection, "POST /test.v1.Words/Hang HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\"x\"")
+	t.Run("20s each", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			words, handlers := newWords()
+			_, listener := startInBubble(t, handlers)
+			connection, err := listener.dial()
 			if err != nil {
 				t.Fatal(err)
 			}
-			response, err := http.ReadResponse(answers, nil)
-			if err != nil {
-				t.Fatal(err)
+			defer connection.Close()
+			answers := bufio.NewReader(connection)
+			for range 3 {
+				time.AfterFunc(20*time.Second, func() { words.release <- struct{}{} })
+				_, err := io.WriteString(connection, plainRequest(specHang.Procedure))
+				if err != nil {
+					t.Fatal(err)
+				}
+				response, err := http.ReadResponse(answers, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				if err != nil || response.StatusCode != http.StatusOK || string(body) != `"x"` {
+					t.Errorf("got %d %s, %v", response.StatusCode, body, err)
+				}
+				if err := <-words.left; err != nil {
+					t.Errorf("the handler's context: %v", err)
+				}
 			}
-			body, err := io.ReadAll(response.Body)
-			if err != nil || response.StatusCode != http.StatusOK || string(body) != `"x"` {
-				t.Errorf("got %d %s, %v", response.StatusCode, body, err)
-			}
-			if err := <-words.left; err != nil {
-				t.Errorf("the handler's context: %v", err)
-			}
-		}
+		})
 	})
 }
 
@@ -270,36 +278,39 @@ func TestServerLongCallsOnOneConnection(t *testing.T) {
 func TestServerStreamsAreNotTimed(t *testing.T) {
 	t.Parallel()
 	for name, opts := range dialects() {
-		inBubble(t, name, func(t *testing.T) {
-			words, handlers := newWords()
-			_, listener := startInBubble(t, handlers)
-			client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				words, handlers := newWords()
+				_, listener := startInBubble(t, handlers)
+				client := connect.NewClient(connecthttp.NewTransport(listener.client(t, versionOf(name)), "http://server", opts...))
 
-			stream, err := client.CallServerStream(t.Context(), specStay, wrapperspb.String("still"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.AfterFunc(time.Hour, func() { close(words.release) })
-			if got := receiveAll(t, stream); len(got) != 2 {
-				t.Errorf("server stream: got %q, want two messages an hour apart", got)
-			}
-
-			stream, err = client.CallClientStream(t.Context(), specJoin)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, word := range []string{"a", "b"} {
-				if err := stream.Send(wrapperspb.String(word)); err != nil {
-					t.Fatalf("client stream: %v", err)
+				stream, err := client.CallServerStream(t.Context(), specStay, wrapperspb.String("still"))
+				if err != nil {
+					t.Fatal(err)
 				}
-				<-time.After(time.Hour)
-			}
-			if err := stream.CloseSend(); err != nil {
-				t.Fatal(err)
-			}
-			if got := receiveAll(t, stream); len(got) != 1 || got[0] != "a b" {
-				t.Errorf("client stream: got %q", got)
-			}
+				time.AfterFunc(time.Hour, func() { close(words.release) })
+				if got := receiveAll(t, stream); len(got) != 2 {
+					t.Errorf("server stream: got %q, want two messages an hour apart", got)
+				}
+
+				stream, err = client.CallClientStream(t.Context(), specJoin)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, word := range []string{"a", "b"} {
+					if err := stream.Send(wrapperspb.String(word)); err != nil {
+						t.Fatalf("client stream: %v", err)
+					}
+					<-time.NewTimer(time.Hour).C
+				}
+				if err := stream.CloseSend(); err != nil {
+					t.Fatal(err)
+				}
+				if got := receiveAll(t, stream); len(got) != 1 || got[0] != "a b" {
+					t.Errorf("client stream: got %q", got)
+				}
+			})
 		})
 	}
 }
@@ -307,41 +318,44 @@ func TestServerStreamsAreNotTimed(t *testing.T) {
 // TestServerVanishedClient: the stream of a client that answers no ping ends, 30s and 15s after its last sign.
 func TestServerVanishedClient(t *testing.T) {
 	t.Parallel()
-	inBubble(t, "HTTP/2", func(t *testing.T) {
-		done := make(chan error, 1)
-		_, handlers := newWords(func(next connect.ServerFunc) connect.ServerFunc {
-			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-				err := next(ctx, spec, stream)
-				done <- err
-				return err
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			done := make(chan error, 1)
+			_, handlers := newWords(func(next connect.ServerFunc) connect.ServerFunc {
+				return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+					err := next(ctx, spec, stream)
+					done <- err
+					return err
+				}
+			})
+			_, listener := startInBubble(t, handlers)
+			connection, err := listener.dial()
+			if err != nil {
+				t.Fatal(err)
 			}
+			defer connection.Close()
+			go func() { _, _ = io.Copy(io.Discard, connection) }() // reads, but answers nothing
+			began := time.Now()
+			var block strings.Builder
+			encoder := hpack.NewEncoder(&block)
+			for _, field := range [][2]string{
+				{":method", "POST"}, {":scheme", "http"}, {":authority", "x"}, {":path", specStay.Procedure}, {"content-type", "application/grpc"},
+			} {
+				_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+			}
+			_, err = io.WriteString(connection, http2.ClientPreface)
+			framer := http2.NewFramer(connection, connection)
+			err = errors.Join(err, framer.WriteSettings(), framer.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 1, BlockFragment: []byte(block.String()), EndHeaders: true,
+			}), framer.WriteData(1, true, []byte{0, 0, 0, 0, 0}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; connect.CodeOf(err) != connect.CodeCanceled && !errors.Is(err, context.Canceled) {
+				t.Errorf("the handler ended with %v, want canceled", err)
+			}
+			expectElapsed(t, "ended", began, 45*time.Second)
 		})
-		_, listener := startInBubble(t, handlers)
-		connection, err := listener.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer connection.Close()
-		go func() { _, _ = io.Copy(io.Discard, connection) }() // reads, but answers nothing
-		began := time.Now()
-		var block strings.Builder
-		encoder := hpack.NewEncoder(&block)
-		for _, field := range [][2]string{
-			{":method", "POST"}, {":scheme", "http"}, {":authority", "x"}, {":path", specStay.Procedure}, {"content-type", "application/grpc"},
-		} {
-			_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-		}
-		_, err = io.WriteString(connection, http2.ClientPreface)
-		framer := http2.NewFramer(connection, connection)
-		err = errors.Join(err, framer.WriteSettings(), framer.WriteHeaders(http2.HeadersFrameParam{
-			StreamID: 1, BlockFragment: []byte(block.String()), EndHeaders: true,
-		}), framer.WriteData(1, true, []byte{0, 0, 0, 0, 0}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := <-done; connect.CodeOf(err) != connect.CodeCanceled && !errors.Is(err, context.Canceled) {
-			t.Errorf("the handler ended with %v, want canceled", err)
-		}
-		expectElapsed(t, "ended", began, 45*time.Second)
 	})
 }

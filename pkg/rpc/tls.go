@@ -10,7 +10,7 @@ import (
 // newServerTLS reads the files of c and returns what a server presents and demands, or nil if TLS is off. Errors name the key and the file.
 func newServerTLS(c TLSConfig) (*tls.Config, error) {
 	if !c.Enabled {
-		return nil, nil
+		return nil, nil //nolint:nilnil // To net/http, no configuration is what says that TLS is off.
 	}
 	certificate, err := loadCertificate(c.CertFile, c.KeyFile)
 	if err != nil {
@@ -30,7 +30,7 @@ func newServerTLS(c TLSConfig) (*tls.Config, error) {
 // ALPN and, if ServerName is empty, the name of each instance's host. Errors name the key and the file.
 func newClientTLS(c TLSConfig) (*tls.Config, error) {
 	if !c.Enabled {
-		return nil, nil
+		return nil, nil //nolint:nilnil // To net/http, no configuration is what says that TLS is off.
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if c.CAFile != "" {
