@@ -17,8 +17,9 @@ import (
 	"github.com/0x1d/goplt/pkg/services"
 )
 
-// stub implements every service: it notes the call and answers what the test says.
+// stub implements every service: it notes the latest call and answers what the test says.
 type stub struct {
+	mu     sync.Mutex // for calls made at the same time; tests read when the call is over
 	method string
 	args   []any
 
@@ -35,7 +36,9 @@ var (
 )
 
 func answer[T any](ctx context.Context, s *stub, method string, args ...any) (T, error) {
+	s.mu.Lock()
 	s.method, s.args = method, args
+	s.mu.Unlock()
 	result, _ := s.result.(T)
 	if s.do != nil {
 		return result, s.do(ctx)
@@ -179,17 +182,24 @@ func overEachWire(t *testing.T, test func(t *testing.T, clients clients, impl *s
 // dial serves server on a real socket until the test ends and returns a transport to it.
 func dial(t *testing.T, server *connect.Server, httpVersion string, options ...connecthttp.Option) connect.Transport {
 	t.Helper()
-	mux := http.NewServeMux()
-	connecthttp.Mount(mux, server)
 	var protocols http.Protocols
 	protocols.SetHTTP1(httpVersion == "http/1.1")
 	protocols.SetUnencryptedHTTP2(httpVersion == "h2c")
-	listening := httptest.NewUnstartedServer(mux)
-	listening.Config.Protocols = &protocols
-	listening.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	listening.Start()
-	t.Cleanup(listening.Close)
+	listening := listen(t, server, &protocols)
 	transport := &http.Transport{Protocols: &protocols}
 	t.Cleanup(transport.CloseIdleConnections)
 	return connecthttp.NewTransport(&http.Client{Transport: transport}, listening.URL, options...)
+}
+
+// listen serves server on a real socket until the test ends.
+func listen(t *testing.T, server *connect.Server, protocols *http.Protocols) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	connecthttp.Mount(mux, server)
+	listening := httptest.NewUnstartedServer(mux)
+	listening.Config.Protocols = protocols
+	listening.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	listening.Start()
+	t.Cleanup(listening.Close)
+	return listening
 }

@@ -13,6 +13,10 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectinprocess"
 
+	identityv1 "github.com/0x1d/goplt/gen/goplt/identity/v1"
+	"github.com/0x1d/goplt/gen/goplt/identity/v1/identityv1connect"
+	"github.com/0x1d/goplt/pkg/registry/memory"
+	"github.com/0x1d/goplt/pkg/rpc"
 	"github.com/0x1d/goplt/pkg/services"
 )
 
@@ -65,6 +69,28 @@ func TestWithoutALoggerFailuresGoToTheProgramsOwn(t *testing.T) {
 			t.Errorf("the program's log does not hold %q: %s", want, text.String())
 		}
 	}
+}
+
+// A transport's own failure, as a generated client over it reports it, is local to this process; it tells of addresses all the same.
+func TestTransportErrorsOfAnImplementationStayPrivate(t *testing.T) {
+	reg := memory.New()
+	defer reg.Close()
+	transport, err := rpc.NewTransport("secret-backend", reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.Close()
+	backend := identityv1connect.NewIdentityServiceClient(connect.NewClient(transport))
+	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
+		impl.do = func(ctx context.Context) error {
+			_, err := backend.DeleteUser(ctx, &identityv1.DeleteUserRequest{Id: "42"})
+			return err
+		}
+		checkVerdict(t, clients.identity.DeleteUser(t.Context(), "42"), connect.CodeUnavailable, "identity.DeleteUser: unavailable")
+		if !strings.Contains(logged.String(), "no instances of secret-backend") {
+			t.Errorf("operators do not see it: %s", logged)
+		}
+	})
 }
 
 // Failures that the implementation chose to tell the caller are not an operator's concern, unless they blame the server.

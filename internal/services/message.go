@@ -28,22 +28,36 @@ func unset(message proto.Message) protoreflect.Name {
 // within the process, which are copied and not encoded, refuse the same. The error does not hold the value.
 func encodable(message proto.Message) error { return encodableMessage("", message.ProtoReflect()) }
 
-func encodableMessage(path string, message protoreflect.Message) (err error) {
-	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
+// encodableMessage walks by index, because a closure for Range would be allocated for each message of each call.
+func encodableMessage(path string, message protoreflect.Message) error {
+	fields := message.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if !message.Has(field) {
+			continue
+		}
+		var err error
+		switch value := message.Get(field); {
 		case field.IsMap():
-			value.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-				if err = encodableValue(path, field, field.MapKey().Kind(), key.Value()); err == nil {
-					err = encodableValue(path, field, field.MapValue().Kind(), value)
-				}
-				return err == nil
-			})
+			err = encodableMap(path, field, value.Map())
 		case field.IsList():
-			for i, list := 0, value.List(); i < list.Len() && err == nil; i++ {
-				err = encodableValue(path, field, field.Kind(), list.Get(i))
+			for j, list := 0, value.List(); j < list.Len() && err == nil; j++ {
+				err = encodableValue(path, field, field.Kind(), list.Get(j))
 			}
 		default:
 			err = encodableValue(path, field, field.Kind(), value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encodableMap(path string, field protoreflect.FieldDescriptor, entries protoreflect.Map) (err error) {
+	entries.Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+		if err = encodableValue(path, field, field.MapKey().Kind(), key.Value()); err == nil {
+			err = encodableValue(path, field, field.MapValue().Kind(), value)
 		}
 		return err == nil
 	})

@@ -36,7 +36,8 @@ var (
 	// ErrDeadlineExceeded says that the call's time ran out; the operation may have happened. Also matches
 	// [context.DeadlineExceeded] on the client.
 	ErrDeadlineExceeded = errors.New("deadline exceeded")
-	// ErrCanceled says that the caller gave up; the operation may have happened. Also matches [context.Canceled] on the client.
+	// ErrCanceled says that the call was given up; the operation may have happened. Also matches [context.Canceled] on the client where
+	// it was the client's own context that was canceled, and not a proxy or a server that dropped the call.
 	ErrCanceled = errors.New("canceled")
 	// ErrDataLoss says that data is lost or damaged for good.
 	ErrDataLoss = errors.New("data loss")
