@@ -32,9 +32,8 @@ func eachMethod(c clients, test func(operation string, method reflect.Value)) {
 		{"authz", reflect.ValueOf(c.authz), reflect.TypeFor[services.AuthzServiceClient]()},
 		{"audit", reflect.ValueOf(c.audit), reflect.TypeFor[services.AuditServiceClient]()},
 	} {
-		for i := range service.of.NumMethod() {
-			name := service.of.Method(i).Name
-			test(service.name+"."+name, service.client.MethodByName(name))
+		for method := range service.of.Methods() {
+			test(service.name+"."+method.Name, service.client.MethodByName(method.Name))
 		}
 	}
 }
@@ -42,7 +41,7 @@ func eachMethod(c clients, test func(operation string, method reflect.Value)) {
 // invoke calls a method and splits its results; result is nil for one that returns an error only.
 func invoke(ctx context.Context, method reflect.Value, args []reflect.Value) (result any, err error) {
 	results := method.Call(append([]reflect.Value{reflect.ValueOf(ctx)}, args...))
-	err, _ = results[len(results)-1].Interface().(error)
+	err, _ = reflect.TypeAssert[error](results[len(results)-1])
 	if len(results) == 2 {
 		result = results[0].Interface()
 	}
@@ -61,41 +60,44 @@ func randomArgs(seed uint64, method reflect.Type) []reflect.Value {
 }
 
 func TestEveryMethodCarriesArgumentsAndResult(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, _ *journal) {
-		methods := 0
-		eachMethod(clients, func(operation string, method reflect.Value) {
-			methods++
-			for seed := range uint64(20) {
-				args := randomArgs(seed, method.Type())
-				sent := make([]any, len(args))
-				for i := range args {
-					sent[i] = args[i].Interface()
-				}
-				result := reflect.New(method.Type().Out(0)).Elem()
-				if method.Type().NumOut() == 2 {
-					fill(newRandom(seed), result)
-				}
-				impl.result = result.Interface()
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, _ := wire.start(t)
+			methods := 0
+			eachMethod(clients, func(operation string, method reflect.Value) {
+				methods++
+				for seed := range uint64(20) {
+					args := randomArgs(seed, method.Type())
+					sent := make([]any, len(args))
+					for i := range args {
+						sent[i] = args[i].Interface()
+					}
+					result := reflect.New(method.Type().Out(0)).Elem()
+					if method.Type().NumOut() == 2 {
+						fill(newRandom(seed), result)
+					}
+					impl.result = result.Interface()
 
-				got, err := invoke(t.Context(), method, args)
-				if err != nil {
-					t.Fatalf("%s: %v", operation, err)
+					got, err := invoke(t.Context(), method, args)
+					if err != nil {
+						t.Fatalf("%s: %v", operation, err)
+					}
+					if name := strings.Split(operation, ".")[1]; impl.method != name {
+						t.Fatalf("%s: the server ran %s", operation, impl.method)
+					}
+					if diff := cmp.Diff(expected(impl.method, sent), ignoreRandomID(sent, impl.args)); diff != "" {
+						t.Fatalf("%s: arguments (-sent +received):\n%s", operation, diff)
+					}
+					if diff := cmp.Diff(expectedResult(impl.result), got); diff != "" {
+						t.Fatalf("%s: result (-returned +received):\n%s", operation, diff)
+					}
 				}
-				if name := strings.Split(operation, ".")[1]; impl.method != name {
-					t.Fatalf("%s: the server ran %s", operation, impl.method)
-				}
-				if diff := cmp.Diff(expected(impl.method, sent), ignoreRandomID(sent, impl.args)); diff != "" {
-					t.Fatalf("%s: arguments (-sent +received):\n%s", operation, diff)
-				}
-				if diff := cmp.Diff(expectedResult(impl.result), got); diff != "" {
-					t.Fatalf("%s: result (-returned +received):\n%s", operation, diff)
-				}
+			})
+			if methods != 16 {
+				t.Errorf("%d methods tested, want 16", methods)
 			}
 		})
-		if methods != 16 {
-			t.Errorf("%d methods tested, want 16", methods)
-		}
-	})
+	}
 }
 
 // expected is what the server is to get of the arguments: UpdateUser's password is not sent.
@@ -158,8 +160,8 @@ func spoil(value reflect.Value, at *int) bool {
 			}
 			return false
 		}
-		for i := range value.NumField() {
-			if spoil(value.Field(i), at) {
+		for _, field := range value.Fields() {
+			if spoil(field, at) {
 				return true
 			}
 		}
@@ -214,21 +216,20 @@ func TestUncarriableFieldIsNamed(t *testing.T) {
 		call func() error
 		want string
 	}{
-		{func() error { _, err := clients.auth.Login(t.Context(), "a", "\xff"); return err },
-			"auth.Login: invalid argument: password is not valid UTF-8"},
+		{func() error {
+			_, err := clients.auth.Login(t.Context(), "a", "\xff")
+			return err
+		}, "auth.Login: invalid argument: password is not valid UTF-8"},
 		{func() error {
 			_, err := clients.identity.CreateUser(t.Context(), services.User{Roles: []string{"a", "\xff"}})
 			return err
-		},
-			"identity.CreateUser: invalid argument: user.roles is not valid UTF-8"},
+		}, "identity.CreateUser: invalid argument: user.roles is not valid UTF-8"},
 		{func() error {
 			return clients.audit.Record(t.Context(), services.Action{Metadata: map[string]string{"a": "\xff"}})
-		},
-			"audit.Record: invalid argument: action.metadata is not valid UTF-8"},
+		}, "audit.Record: invalid argument: action.metadata is not valid UTF-8"},
 		{func() error {
 			return clients.audit.Record(t.Context(), services.Action{OccurredAt: time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC)})
-		},
-			"audit.Record: invalid argument: action.occurred_at is not within the years 1 to 9999"},
+		}, "audit.Record: invalid argument: action.occurred_at is not within the years 1 to 9999"},
 	} {
 		if err := test.call(); err == nil || err.Error() != test.want {
 			t.Errorf("got  %v\nwant %s", err, test.want)
@@ -237,28 +238,34 @@ func TestUncarriableFieldIsNamed(t *testing.T) {
 }
 
 func TestResponseThatCannotBeCarriedIsTheServersFault(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		impl.result = &services.User{Name: "\xff"}
-		_, err := clients.identity.GetUser(t.Context(), "42")
-		if !errors.Is(err, services.ErrInternal) || err.Error() != "identity.GetUser: internal error" {
-			t.Errorf("got %v, want a bare internal error", err)
-		}
-		if !strings.Contains(logged.String(), "user.name is not valid UTF-8") {
-			t.Errorf("the log does not say what was wrong: %s", logged)
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			impl.result = &services.User{Name: "\xff"}
+			_, err := clients.identity.GetUser(t.Context(), "42")
+			if !errors.Is(err, services.ErrInternal) || err.Error() != "identity.GetUser: internal error" {
+				t.Errorf("got %v, want a bare internal error", err)
+			}
+			if !strings.Contains(logged.String(), "user.name is not valid UTF-8") {
+				t.Errorf("the log does not say what was wrong: %s", logged)
+			}
+		})
+	}
 }
 
 func TestImplementationThatReturnsNothingIsTheServersFault(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, _ *stub, logged *journal) {
-		user, err := clients.identity.GetUser(t.Context(), "42")
-		if user != nil || !errors.Is(err, services.ErrInternal) || err.Error() != "identity.GetUser: internal error" {
-			t.Errorf("got %v, %v, want a bare internal error", user, err)
-		}
-		if !strings.Contains(logged.String(), "the implementation returned neither user nor an error") {
-			t.Errorf("the log does not say what was wrong: %s", logged)
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, _, logged := wire.start(t)
+			user, err := clients.identity.GetUser(t.Context(), "42")
+			if user != nil || !errors.Is(err, services.ErrInternal) || err.Error() != "identity.GetUser: internal error" {
+				t.Errorf("got %v, %v, want a bare internal error", user, err)
+			}
+			if !strings.Contains(logged.String(), "the implementation returned neither user nor an error") {
+				t.Errorf("the log does not say what was wrong: %s", logged)
+			}
+		})
+	}
 }
 
 // emptyAuth is a server of another make, which leaves out what was asked for.

@@ -121,7 +121,7 @@ func filtersToProto(filters services.AuditFilters) *auditv1.QueryRequest {
 		Resource:  filters.Resource,
 		Since:     timeToProto(filters.Since),
 		Until:     timeToProto(filters.Until),
-		PageSize:  int32(max(math.MinInt32, min(filters.PageSize, math.MaxInt32))), //nolint:gosec // clamped
+		PageSize:  int32(max(math.MinInt32, min(filters.PageSize, math.MaxInt32))),
 		PageToken: filters.PageToken,
 	}
 }

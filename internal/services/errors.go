@@ -46,9 +46,9 @@ func sentinelOf(code connect.Code) error {
 
 // codeOf returns the code of err itself, not of what it wraps: err is a sentinel, or says by its Is method that it counts as one.
 func codeOf(err error) (connect.Code, bool) {
-	is, hasIs := err.(interface{ Is(target error) bool }) //nolint:errorlint // of this error alone: the caller unwraps
+	is, hasIs := err.(interface{ Is(target error) bool })
 	for _, row := range errorTable() {
-		if err == row.sentinel || hasIs && is.Is(row.sentinel) { //nolint:errorlint // as above
+		if err == row.sentinel || hasIs && is.Is(row.sentinel) { //nolint:errorlint // of this error alone: the caller unwraps
 			return row.code, true
 		}
 	}

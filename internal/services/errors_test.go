@@ -54,83 +54,92 @@ func TestErrorTablePairsEveryCodeWithOneSentinel(t *testing.T) {
 }
 
 func TestSentinelsCrossTheWire(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, _ *journal) {
-		for _, row := range errorTable() {
-			bare := "auth.Login: " + row.sentinel.Error()
-			for name, test := range map[string]struct {
-				err  error
-				text string
-			}{
-				"sentinel":                  {row.sentinel, bare},
-				"sentinel, wrapped":         {fmt.Errorf("user 42 in the users table: %w", row.sentinel), bare},
-				"sentinel, joined":          {errors.Join(errors.New("private"), row.sentinel), bare},
-				"Errorf":                    {services.Errorf(row.sentinel, "email %q is odd", "a\nb"), bare + `: email "a\nb" is odd`},
-				"Errorf, wrapped":           {fmt.Errorf("private: %w", services.Errorf(row.sentinel, "public")), bare + ": public"},
-				"Errorf, without text":      {services.Errorf(row.sentinel, ""), bare},
-				"Errorf, more than a line":  {services.Errorf(row.sentinel, "one\r\ntwo\n"), bare + ": one; two"},
-				"Connect's error":           {connect.NewError(row.code, "public"), bare + ": public"},
-				"Connect's error, wrapped":  {fmt.Errorf("private: %w", connect.NewError(row.code, "public")), bare + ": public"},
-				"Connect's error, no text":  {connect.NewError(row.code, ""), bare},
-				"type that counts as it":    {countsAs{row.sentinel}, bare},
-				"Errorf beside another one": {fmt.Errorf("%w: %w", services.Errorf(row.sentinel, "public"), services.ErrAborted), bare + ": public"},
-			} {
-				t.Run(row.code.String()+"/"+name, func(t *testing.T) {
-					impl.err = test.err
-					tokens, err := clients.auth.Login(t.Context(), "a@example.com", "secret")
-					if tokens != nil {
-						t.Errorf("got a result beside the error: %v", tokens)
-					}
-					checkVerdict(t, err, row.code, test.text)
-					if errors.Is(err, context.Canceled) {
-						t.Error("matches context.Canceled, though the caller did not cancel")
-					}
-					if got, want := errors.Is(err, context.DeadlineExceeded), row.code == connect.CodeDeadlineExceeded; got != want {
-						t.Errorf("matches context.DeadlineExceeded: %t, want %t", got, want)
-					}
-				})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, _ := wire.start(t)
+			for _, row := range errorTable() {
+				bare := "auth.Login: " + row.sentinel.Error()
+				for name, test := range map[string]struct {
+					err  error
+					text string
+				}{
+					"sentinel":                  {row.sentinel, bare},
+					"sentinel, wrapped":         {fmt.Errorf("user 42 in the users table: %w", row.sentinel), bare},
+					"sentinel, joined":          {errors.Join(errors.New("private"), row.sentinel), bare},
+					"Errorf":                    {services.Errorf(row.sentinel, "email %q is odd", "a\nb"), bare + `: email "a\nb" is odd`},
+					"Errorf, wrapped":           {fmt.Errorf("private: %w", services.Errorf(row.sentinel, "public")), bare + ": public"},
+					"Errorf, without text":      {services.Errorf(row.sentinel, ""), bare},
+					"Errorf, more than a line":  {services.Errorf(row.sentinel, "one\r\ntwo\n"), bare + ": one; two"},
+					"Connect's error":           {connect.NewError(row.code, "public"), bare + ": public"},
+					"Connect's error, wrapped":  {fmt.Errorf("private: %w", connect.NewError(row.code, "public")), bare + ": public"},
+					"Connect's error, no text":  {connect.NewError(row.code, ""), bare},
+					"type that counts as it":    {ownError{row.sentinel}, bare},
+					"Errorf beside another one": {fmt.Errorf("%w: %w", services.Errorf(row.sentinel, "public"), services.ErrAborted), bare + ": public"},
+				} {
+					t.Run(row.code.String()+"/"+name, func(t *testing.T) {
+						impl.err = test.err
+						tokens, err := clients.auth.Login(t.Context(), "a@example.com", "secret")
+						if tokens != nil {
+							t.Errorf("got a result beside the error: %v", tokens)
+						}
+						checkVerdict(t, err, row.code, test.text)
+						if errors.Is(err, context.Canceled) {
+							t.Error("matches context.Canceled, though the caller did not cancel")
+						}
+						if got, want := errors.Is(err, context.DeadlineExceeded), row.code == connect.CodeDeadlineExceeded; got != want {
+							t.Errorf("matches context.DeadlineExceeded: %t, want %t", got, want)
+						}
+					})
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
-// countsAs is an implementation's own error type.
-type countsAs struct{ sentinel error }
+// ownError is an implementation's own error type.
+type ownError struct{ sentinel error }
 
-func (e countsAs) Error() string        { return "private" }
-func (e countsAs) Is(target error) bool { return target == e.sentinel }
+func (e ownError) Error() string        { return "private" }
+func (e ownError) Is(target error) bool { return target == e.sentinel }
 
 // A *connect.Error may carry more than a code and a text. Its cause is the implementation's own.
 func TestDetailsCrossTheWire(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, _ *journal) {
-		detail := &connect.ErrorDetail{Type: "google.protobuf.Empty"}
-		private := errors.New("private")
-		impl.err = connect.NewError(connect.CodeAborted, "public").WithDetail(detail).WithCause(private)
-		err := clients.authz.Authorize(t.Context(), "42", "a:b")
-		checkVerdict(t, err, connect.CodeAborted, "authz.Authorize: aborted: public")
-		status, _ := errors.AsType[*connect.Error](err)
-		if got := status.Details(); len(got) != 1 || got[0].Type != detail.Type {
-			t.Errorf("got details %v, want %v", got, detail)
-		}
-		if errors.Is(err, private) {
-			t.Error("the cause reached the caller")
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, _ := wire.start(t)
+			detail := &connect.ErrorDetail{Type: "google.protobuf.Empty"}
+			private := errors.New("private")
+			impl.err = connect.NewError(connect.CodeAborted, "public").WithDetail(detail).WithCause(private)
+			err := clients.authz.Authorize(t.Context(), "42", "a:b")
+			checkVerdict(t, err, connect.CodeAborted, "authz.Authorize: aborted: public")
+			status, _ := errors.AsType[*connect.Error](err)
+			if got := status.Details(); len(got) != 1 || got[0].Type != detail.Type {
+				t.Errorf("got details %v, want %v", got, detail)
+			}
+			if errors.Is(err, private) {
+				t.Error("the cause reached the caller")
+			}
+		})
+	}
 }
 
 func TestPrivateErrorsStayPrivate(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		impl.err = errors.New("dial tcp 10.0.0.5:5432: password authentication failed")
-		err := clients.authz.Authorize(t.Context(), "42", "invoices:read")
-		checkVerdict(t, err, connect.CodeInternal, "authz.Authorize: internal error")
-		for _, want := range []string{"dial tcp 10.0.0.5:5432", "/goplt.authz.v1.AuthzService/Authorize", "code=internal", "level=ERROR"} {
-			if !strings.Contains(logged.String(), want) {
-				t.Errorf("the log does not hold %q: %s", want, logged)
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			impl.err = errors.New("dial tcp 10.0.0.5:5432: password authentication failed")
+			err := clients.authz.Authorize(t.Context(), "42", "invoices:read")
+			checkVerdict(t, err, connect.CodeInternal, "authz.Authorize: internal error")
+			for _, want := range []string{"dial tcp 10.0.0.5:5432", "/goplt.authz.v1.AuthzService/Authorize", "code=internal", "level=ERROR"} {
+				if !strings.Contains(logged.String(), want) {
+					t.Errorf("the log does not hold %q: %s", want, logged)
+				}
 			}
-		}
-		if logged.lines() != 1 {
-			t.Errorf("logged %d lines, want 1: %s", logged.lines(), logged)
-		}
-	})
+			if logged.lines() != 1 {
+				t.Errorf("logged %d lines, want 1: %s", logged.lines(), logged)
+			}
+		})
+	}
 }
 
 // What an implementation hears from another service is not its own word. See verdict.
@@ -147,94 +156,104 @@ func TestErrorsOfAnotherServiceStopAtTheImplementation(t *testing.T) {
 			"a local cause": connect.NewError(code, "the other's words").WithRemote().WithCause(services.Errorf(services.ErrNotFound, "leak")),
 		}
 	}
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		for _, row := range errorTable() {
-			want, text := connect.CodeInternal, "authz.Authorize: internal error"
-			if slices.Contains([]connect.Code{connect.CodeUnavailable, connect.CodeDeadlineExceeded}, row.code) {
-				want, text = row.code, "authz.Authorize: "+row.sentinel.Error()
-			}
-			for name, err := range downstream(row.code) {
-				t.Run(row.code.String()+"/"+name, func(t *testing.T) {
-					before := logged.lines()
-					impl.err = err
-					checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), want, text)
-					if logged.lines() != before+1 || !strings.Contains(logged.String(), "the other's words") {
-						t.Errorf("operators do not see it: %s", logged)
-					}
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			for _, row := range errorTable() {
+				want, text := connect.CodeInternal, "authz.Authorize: internal error"
+				if slices.Contains([]connect.Code{connect.CodeUnavailable, connect.CodeDeadlineExceeded}, row.code) {
+					want, text = row.code, "authz.Authorize: "+row.sentinel.Error()
+				}
+				for name, err := range downstream(row.code) {
+					t.Run(row.code.String()+"/"+name, func(t *testing.T) {
+						before := logged.lines()
+						impl.err = err
+						checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), want, text)
+						if logged.lines() != before+1 || !strings.Contains(logged.String(), "the other's words") {
+							t.Errorf("operators do not see it: %s", logged)
+						}
+					})
+				}
+				t.Run(row.code.String()+"/in words of its own", func(t *testing.T) {
+					own := services.Errorf(services.ErrFailedPrecondition, "the user's profile cannot be read")
+					impl.err = fmt.Errorf("%w: %w", own, downstream(row.code)["joined"])
+					checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), connect.CodeFailedPrecondition,
+						"authz.Authorize: failed precondition: the user's profile cannot be read")
+					impl.err = connect.NewError(connect.CodeAborted, "try again").WithCause(downstream(row.code)["our client's"])
+					checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), connect.CodeAborted, "authz.Authorize: aborted: try again")
 				})
 			}
-			t.Run(row.code.String()+"/in words of its own", func(t *testing.T) {
-				impl.err = fmt.Errorf("%w: %w", services.Errorf(services.ErrFailedPrecondition, "the user's profile cannot be read"), downstream(row.code)["joined"])
-				checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), connect.CodeFailedPrecondition,
-					"authz.Authorize: failed precondition: the user's profile cannot be read")
-				impl.err = connect.NewError(connect.CodeAborted, "try again").WithCause(downstream(row.code)["our client's"])
-				checkVerdict(t, clients.authz.Authorize(t.Context(), "42", "invoices:read"), connect.CodeAborted, "authz.Authorize: aborted: try again")
-			})
-		}
-	})
+		})
+	}
 }
 
 func TestCallersEndIsTheReason(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		returned := make(chan struct{})
-		impl.do = func(ctx context.Context) error {
-			defer close(returned)
-			<-ctx.Done()
-			return fmt.Errorf("query: %w", ctx.Err())
-		}
-		t.Run("deadline", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 1)
-			defer cancel()
-			<-ctx.Done()
-			_, err := clients.auth.ValidateToken(ctx, "token")
-			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, services.ErrDeadlineExceeded) ||
-				connect.CodeOf(err) != connect.CodeDeadlineExceeded {
-				t.Errorf("got %v, want deadline exceeded", err)
-			}
-			if !strings.HasPrefix(err.Error(), "auth.ValidateToken: deadline exceeded") || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got text %q", err)
-			}
-		})
-		t.Run("cancellation", func(t *testing.T) {
-			returned = make(chan struct{})
-			started := make(chan struct{})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			returned := make(chan struct{})
 			impl.do = func(ctx context.Context) error {
 				defer close(returned)
-				close(started)
 				<-ctx.Done()
 				return fmt.Errorf("query: %w", ctx.Err())
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			go func() {
-				<-started
-				cancel()
-			}()
-			_, err := clients.auth.ValidateToken(ctx, "token")
-			if !errors.Is(err, context.Canceled) || !errors.Is(err, services.ErrCanceled) || connect.CodeOf(err) != connect.CodeCanceled {
-				t.Errorf("got %v, want canceled", err)
+			t.Run("deadline", func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 1)
+				defer cancel()
+				<-ctx.Done()
+				_, err := clients.auth.ValidateToken(ctx, "token")
+				if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, services.ErrDeadlineExceeded) ||
+					connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+					t.Errorf("got %v, want deadline exceeded", err)
+				}
+				if !strings.HasPrefix(err.Error(), "auth.ValidateToken: deadline exceeded") || strings.Contains(err.Error(), "\n") {
+					t.Errorf("got text %q", err)
+				}
+			})
+			t.Run("cancellation", func(t *testing.T) {
+				returned = make(chan struct{})
+				started := make(chan struct{})
+				impl.do = func(ctx context.Context) error {
+					defer close(returned)
+					close(started)
+					<-ctx.Done()
+					return fmt.Errorf("query: %w", ctx.Err())
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					<-started
+					cancel()
+				}()
+				_, err := clients.auth.ValidateToken(ctx, "token")
+				if !errors.Is(err, context.Canceled) || !errors.Is(err, services.ErrCanceled) || connect.CodeOf(err) != connect.CodeCanceled {
+					t.Errorf("got %v, want canceled", err)
+				}
+				if !strings.HasPrefix(err.Error(), "auth.ValidateToken: canceled") || strings.Contains(err.Error(), "\n") {
+					t.Errorf("got text %q", err)
+				}
+				<-returned
+			})
+			if logged.lines() != 0 {
+				t.Errorf("callers that leave are logged as failures: %s", logged)
 			}
-			if !strings.HasPrefix(err.Error(), "auth.ValidateToken: canceled") || strings.Contains(err.Error(), "\n") {
-				t.Errorf("got text %q", err)
-			}
-			<-returned
 		})
-		if logged.lines() != 0 {
-			t.Errorf("callers that leave are logged as failures: %s", logged)
-		}
-	})
+	}
 }
 
 // A context of the implementation's own that ends says nothing about the caller, who is still there.
 func TestImplementationsOwnContextIsNotTheCallers(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		impl.err = fmt.Errorf("lookup: %w", context.Canceled)
-		checkVerdict(t, clients.audit.Record(t.Context(), services.Action{}), connect.CodeInternal, "audit.Record: internal error")
-		impl.err = fmt.Errorf("lookup: %w", context.DeadlineExceeded)
-		checkVerdict(t, clients.audit.Record(t.Context(), services.Action{}), connect.CodeDeadlineExceeded, "audit.Record: deadline exceeded")
-		if logged.lines() != 2 {
-			t.Errorf("logged %d lines, want 2: %s", logged.lines(), logged)
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			impl.err = fmt.Errorf("lookup: %w", context.Canceled)
+			checkVerdict(t, clients.audit.Record(t.Context(), services.Action{}), connect.CodeInternal, "audit.Record: internal error")
+			impl.err = fmt.Errorf("lookup: %w", context.DeadlineExceeded)
+			checkVerdict(t, clients.audit.Record(t.Context(), services.Action{}), connect.CodeDeadlineExceeded, "audit.Record: deadline exceeded")
+			if logged.lines() != 2 {
+				t.Errorf("logged %d lines, want 2: %s", logged.lines(), logged)
+			}
+		})
+	}
 }
 
 // failing is a transport whose calls fail with an error of any make.
@@ -335,15 +354,18 @@ func TestBrokenResponseIsTheServersFault(t *testing.T) {
 
 func TestErrorsShowNoSecrets(t *testing.T) {
 	const secret = "correct horse"
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		for _, row := range errorTable() {
-			impl.err = row.sentinel
-			_, err := clients.auth.Login(t.Context(), "a@example.com", secret)
-			for _, text := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, err), logged.String()} {
-				if strings.Contains(text, secret) {
-					t.Errorf("%s: %q shows the password", row.code, text)
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			for _, row := range errorTable() {
+				impl.err = row.sentinel
+				_, err := clients.auth.Login(t.Context(), "a@example.com", secret)
+				for _, text := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, err), logged.String()} {
+					if strings.Contains(text, secret) {
+						t.Errorf("%s: %q shows the password", row.code, text)
+					}
 				}
 			}
-		}
-	})
+		})
+	}
 }

@@ -130,12 +130,12 @@ func TestUnknownServiceNamesTheKnownOnes(t *testing.T) {
 		"billing":  `unknown service "billing"` + known,
 		"":         `unknown service ""` + known,
 	} {
-		for maker, make := range map[string]func() (services.ServiceClient, error){
+		for maker, newClient := range map[string]func() (services.ServiceClient, error){
 			"package":              func() (services.ServiceClient, error) { return NewServiceClient(name, memory.New()) },
 			"package, no registry": func() (services.ServiceClient, error) { return NewServiceClient(name, nil) },
 			"factory":              func() (services.ServiceClient, error) { return factory.NewServiceClient(name) },
 		} {
-			if client, err := make(); client != nil || errorText(err) != want {
+			if client, err := newClient(); client != nil || errorText(err) != want {
 				t.Errorf("%s: got %v, %q\nwant nil, %q", maker, client, err, want)
 			}
 		}

@@ -162,21 +162,32 @@ func newClients(transport connect.Transport) clients {
 	return clients{NewAuthClient(client), NewIdentityClient(client), NewAuthzClient(client), NewAuditClient(client)}
 }
 
-// overEachWire runs test against a server of every service, in this process, by gRPC over HTTP/2 without TLS, and by Connect with JSON
-// over HTTP/1.1.
-func overEachWire(t *testing.T, test func(t *testing.T, clients clients, impl *stub, logged *journal)) {
-	t.Run("inprocess", func(t *testing.T) {
-		impl, logged := &stub{}, &journal{}
-		test(t, newClients(connectinprocess.New(newServer(impl, logged))), impl, logged)
-	})
-	t.Run("grpc", func(t *testing.T) {
-		impl, logged := &stub{}, &journal{}
-		test(t, newClients(dial(t, newServer(impl, logged), "h2c", connecthttp.WithGRPC())), impl, logged)
-	})
-	t.Run("http", func(t *testing.T) {
-		impl, logged := &stub{}, &journal{}
-		test(t, newClients(dial(t, newServer(impl, logged), "http/1.1", connecthttp.WithProtoJSON())), impl, logged)
-	})
+// wire is a way for calls to take.
+type wire struct {
+	name string
+	dial func(*testing.T, *connect.Server) connect.Transport
+}
+
+// wires are the ways for calls to take: in this process, by gRPC over HTTP/2 without TLS, and by Connect with JSON over HTTP/1.1.
+func wires() []wire {
+	return []wire{
+		{"inprocess", func(_ *testing.T, server *connect.Server) connect.Transport { return connectinprocess.New(server) }},
+		{"grpc", func(t *testing.T, server *connect.Server) connect.Transport {
+			t.Helper()
+			return dial(t, server, "h2c", connecthttp.WithGRPC())
+		}},
+		{"http", func(t *testing.T, server *connect.Server) connect.Transport {
+			t.Helper()
+			return dial(t, server, "http/1.1", connecthttp.WithProtoJSON())
+		}},
+	}
+}
+
+// start returns clients of a server of every service, which impl implements and which logs to logged.
+func (w wire) start(t *testing.T) (clients clients, impl *stub, logged *journal) {
+	t.Helper()
+	impl, logged = &stub{}, &journal{}
+	return newClients(w.dial(t, newServer(impl, logged))), impl, logged
 }
 
 // dial serves server on a real socket until the test ends and returns a transport to it.

@@ -21,20 +21,23 @@ import (
 )
 
 func TestPanicFailsItsCallOnly(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		impl.do = func(context.Context) error { panic("secret of the implementation") }
-		err := clients.identity.DeleteUser(t.Context(), "42")
-		checkVerdict(t, err, connect.CodeInternal, "identity.DeleteUser: internal error")
-		for _, want := range []string{"secret of the implementation", "/goplt.identity.v1.IdentityService/DeleteUser", "handler_test.go"} {
-			if !strings.Contains(logged.String(), want) {
-				t.Errorf("the log does not hold %q: %s", want, logged)
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			impl.do = func(context.Context) error { panic("secret of the implementation") }
+			err := clients.identity.DeleteUser(t.Context(), "42")
+			checkVerdict(t, err, connect.CodeInternal, "identity.DeleteUser: internal error")
+			for _, want := range []string{"secret of the implementation", "/goplt.identity.v1.IdentityService/DeleteUser", "handler_test.go"} {
+				if !strings.Contains(logged.String(), want) {
+					t.Errorf("the log does not hold %q: %s", want, logged)
+				}
 			}
-		}
-		impl.do = nil
-		if err := clients.identity.DeleteUser(t.Context(), "42"); err != nil {
-			t.Errorf("the next call fails too: %v", err)
-		}
-	})
+			impl.do = nil
+			if err := clients.identity.DeleteUser(t.Context(), "42"); err != nil {
+				t.Errorf("the next call fails too: %v", err)
+			}
+		})
+	}
 }
 
 // http.ErrAbortHandler is how a handler asks net/http to drop the connection: no answer, and no stack in the log.
@@ -81,16 +84,19 @@ func TestTransportErrorsOfAnImplementationStayPrivate(t *testing.T) {
 	}
 	defer transport.Close()
 	backend := identityv1connect.NewIdentityServiceClient(connect.NewClient(transport))
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, logged *journal) {
-		impl.do = func(ctx context.Context) error {
-			_, err := backend.DeleteUser(ctx, &identityv1.DeleteUserRequest{Id: "42"})
-			return err
-		}
-		checkVerdict(t, clients.identity.DeleteUser(t.Context(), "42"), connect.CodeUnavailable, "identity.DeleteUser: unavailable")
-		if !strings.Contains(logged.String(), "no instances of secret-backend") {
-			t.Errorf("operators do not see it: %s", logged)
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, logged := wire.start(t)
+			impl.do = func(ctx context.Context) error {
+				_, err := backend.DeleteUser(ctx, &identityv1.DeleteUserRequest{Id: "42"})
+				return err
+			}
+			checkVerdict(t, clients.identity.DeleteUser(t.Context(), "42"), connect.CodeUnavailable, "identity.DeleteUser: unavailable")
+			if !strings.Contains(logged.String(), "no instances of secret-backend") {
+				t.Errorf("operators do not see it: %s", logged)
+			}
+		})
+	}
 }
 
 // Failures that the implementation chose to tell the caller are not an operator's concern, unless they blame the server.
@@ -107,15 +113,18 @@ func TestWhatIsLogged(t *testing.T) {
 
 // An implementation that forgets to clear the password, or keeps its hash in the field, must not publish it.
 func TestPasswordIsNeverReturned(t *testing.T) {
-	overEachWire(t, func(t *testing.T, clients clients, impl *stub, _ *journal) {
-		returned := &services.User{ID: "42", Password: "$argon2id$…"}
-		impl.result = returned
-		user, err := clients.identity.GetUser(t.Context(), "42")
-		if err != nil || user.ID != "42" || user.Password != "" {
-			t.Errorf("got %+v with password %q, %v, want no password", user, user.Password, err)
-		}
-		if returned.Password == "" {
-			t.Error("the implementation's own user was changed")
-		}
-	})
+	for _, wire := range wires() {
+		t.Run(wire.name, func(t *testing.T) {
+			clients, impl, _ := wire.start(t)
+			returned := &services.User{ID: "42", Password: "$argon2id$…"}
+			impl.result = returned
+			user, err := clients.identity.GetUser(t.Context(), "42")
+			if err != nil || user.ID != "42" || user.Password != "" {
+				t.Errorf("got %+v with password %q, %v, want no password", user, user.Password, err)
+			}
+			if returned.Password == "" {
+				t.Error("the implementation's own user was changed")
+			}
+		})
+	}
 }
