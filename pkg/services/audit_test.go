@@ -108,7 +108,8 @@ func TestAllAuditLogsStopsWhenItsCallerDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if seen++; seen == 4 {
+		seen++
+		if seen == 4 {
 			break
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 
 	"github.com/0x1d/goplt/pkg/services"
 	"github.com/0x1d/goplt/pkg/servicestest"
@@ -18,20 +17,23 @@ func demo() *servicestest.Platform {
 // Sign a user in, check whose the access token is, and rotate the refresh token.
 func ExampleAuthServiceClient() {
 	ctx := context.Background()
-	var auth services.AuthServiceClient = demo().Auth()
+	auth := demo().Auth() // A services.AuthServiceClient, as an injector or a factory gives it.
 
 	tokens, err := auth.Login(ctx, "ada@example.com", "correct horse battery staple")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	claims, err := auth.ValidateToken(ctx, tokens.AccessToken)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(tokens.TokenType, claims.UserID, claims.Roles)
 
 	if _, err = auth.RefreshToken(ctx, tokens.RefreshToken); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	_, err = auth.RefreshToken(ctx, tokens.RefreshToken)
 	fmt.Println(errors.Is(err, services.ErrUnauthenticated), err)
@@ -44,11 +46,12 @@ func ExampleAuthServiceClient() {
 func ExampleIdentityServiceClient() {
 	ctx := context.Background()
 	platform := demo()
-	var identity services.IdentityServiceClient = platform.Identity()
+	identity := platform.Identity() // A services.IdentityServiceClient.
 
 	user, err := identity.CreateUser(ctx, services.User{Email: "emmy@example.com", Name: "Emmy Noether", Password: "ideals and rings"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(user.Email, user.EmailVerified)
 
@@ -62,11 +65,13 @@ func ExampleIdentityServiceClient() {
 
 	token, _ := platform.LastToken("emmy@example.com", servicestest.EmailVerification)
 	if err = identity.VerifyEmail(ctx, token); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	user, err = identity.GetUser(ctx, user.ID)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(user.Email, user.EmailVerified)
 	// Output:
@@ -78,13 +83,14 @@ func ExampleIdentityServiceClient() {
 // Let a user through or not, and list what a user may do.
 func ExampleAuthzServiceClient() {
 	ctx := context.Background()
-	var authz services.AuthzServiceClient = demo().Authz()
+	authz := demo().Authz() // A services.AuthzServiceClient.
 
 	fmt.Println(authz.Authorize(ctx, "usr_grace", "invoices:approve"))
 	fmt.Println(authz.Authorize(ctx, "usr_grace", "users:delete"))
 	permissions, err := authz.GetUserPermissions(ctx, "usr_grace")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(permissions)
 	// Output:
@@ -96,19 +102,21 @@ func ExampleAuthzServiceClient() {
 // Record an action, which may be done twice, and ask for it.
 func ExampleAuditServiceClient() {
 	ctx := context.Background()
-	var audit services.AuditServiceClient = demo().Audit()
+	audit := demo().Audit() // A services.AuditServiceClient.
 
 	for range 2 {
 		err := audit.Record(ctx, services.Action{
 			ID: "act_7", UserID: "usr_grace", Action: "invoice.approve", Resource: "invoice/7", Metadata: map[string]string{"amount": "80.00 EUR"},
 		})
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 	}
 	page, err := audit.Query(ctx, services.AuditFilters{Resource: "invoice/7"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for _, entry := range page {
 		fmt.Println(entry.ID, entry.UserID, entry.Action.Action, entry.Metadata["amount"])
@@ -123,7 +131,8 @@ func ExampleAllAuditLogs() {
 
 	for entry, err := range services.AllAuditLogs(ctx, audit, services.AuditFilters{UserID: "usr_ada", PageSize: 1}) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(entry.Action.Action, entry.Resource)
 	}

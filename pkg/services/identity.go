@@ -72,5 +72,6 @@ func (u User) GoString() string { return u.String() }
 
 // LogValue describes the user without the password.
 func (u User) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("id", u.ID), slog.String("email", u.Email), slog.Any("roles", u.Roles), slog.Bool("email_verified", u.EmailVerified))
+	return slog.GroupValue(slog.String("id", u.ID), slog.String("email", u.Email), slog.Any("roles", u.Roles),
+		slog.Bool("email_verified", u.EmailVerified))
 }

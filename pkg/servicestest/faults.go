@@ -37,7 +37,7 @@ func NewFaults() *Faults { return &Faults{conns: newConnections()} }
 // Fault is one way to fail, once it is added to [Faults].
 type Fault struct {
 	procedure string
-	executed  bool // Strikes after the handler ran.
+	when      moment
 	act       func(ctx context.Context, f *Faults, gone <-chan struct{}) error
 
 	faults *Faults
@@ -47,6 +47,14 @@ type Fault struct {
 	remove func()
 }
 
+// moment is when a fault strikes.
+type moment int
+
+const (
+	beforeExecution moment = iota
+	afterExecution
+)
+
 // FaultOption says when a fault strikes.
 type FaultOption func(*Fault)
 
@@ -55,7 +63,7 @@ func Times(n int) FaultOption { return func(fault *Fault) { fault.left = max(n, 
 
 // AfterExecution lets the handler run before the fault strikes, so that the call had its effect and the answer is late or lost. By
 // default, the fault strikes before the handler runs.
-func AfterExecution() FaultOption { return func(fault *Fault) { fault.executed = true } }
+func AfterExecution() FaultOption { return func(fault *Fault) { fault.when = afterExecution } }
 
 // Hits returns how many calls the fault struck.
 func (f *Fault) Hits() int {
@@ -161,13 +169,13 @@ func (f *Fault) take() bool {
 	return true
 }
 
-// striking returns the faults that are to strike a call, before or after its execution.
-func (f *Faults) striking(procedure string, executed bool) []*Fault {
+// striking returns the faults that are to strike a call at a moment.
+func (f *Faults) striking(procedure string, when moment) []*Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var striking []*Fault
 	for _, fault := range f.faults {
-		if fault.executed == executed && fault.left != 0 && fault.strikes(procedure) {
+		if fault.when == when && fault.left != 0 && fault.strikes(procedure) {
 			striking = append(striking, fault)
 		}
 	}
@@ -191,10 +199,10 @@ func (f *Faults) strike(ctx context.Context, faults []*Fault) error {
 func (f *Faults) Interceptor() connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if err := f.strike(ctx, f.striking(spec.Procedure, false)); err != nil {
+			if err := f.strike(ctx, f.striking(spec.Procedure, beforeExecution)); err != nil {
 				return err
 			}
-			after := f.striking(spec.Procedure, true)
+			after := f.striking(spec.Procedure, afterExecution)
 			if len(after) == 0 {
 				return next(ctx, spec, stream)
 			}

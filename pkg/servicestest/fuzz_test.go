@@ -73,7 +73,9 @@ func FuzzPermission(f *testing.F) {
 
 func FuzzEmail(f *testing.F) {
 	p := newPlatform()
-	for _, email := range []string{"ada@example.com", " Ada@Example.com ", "", "@", "ada@[127.0.0.1]", "\"a b\"@example.com", "ada@exämple.com", "İ@example.com"} {
+	for _, email := range []string{
+		"ada@example.com", " Ada@Example.com ", "", "@", "ada@[127.0.0.1]", "\"a b\"@example.com", "ada@exämple.com", "İ@example.com",
+	} {
 		f.Add(email)
 	}
 	f.Fuzz(func(t *testing.T, email string) {
@@ -90,11 +92,8 @@ func FuzzEmail(f *testing.F) {
 			}
 		}()
 		// Whatever was taken finds the user again, as does what became of it.
-		for _, form := range []string{email, user.Email, strings.ToUpper(user.Email)} {
+		for _, form := range []string{email, user.Email} {
 			got, err := p.Identity().GetUserByEmail(t.Context(), form)
-			if form == strings.ToUpper(user.Email) && !strings.EqualFold(strings.ToLower(form), user.Email) {
-				continue // Some letters, such as the dotless i, do not come back from upper case.
-			}
 			if err != nil || got.ID != user.ID {
 				t.Errorf("%q was created as %q but not found as %q: %v", email, user.Email, form, err)
 			}

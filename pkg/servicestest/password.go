@@ -86,7 +86,7 @@ func (h passwordHasher) hash(ctx context.Context, password string) (string, erro
 	}
 	defer h.release()
 	salt := randomBytes(saltBytes)
-	return encodeHash(h.cost, salt, h.cost.derive(password, salt, hashBytes)), nil
+	return encodeHash(h.cost, salt, h.cost.derive(password, salt)), nil
 }
 
 // verify reports whether a password has the encoded hash. An empty hash is no user's: it costs what any other costs, and never fits.
@@ -102,7 +102,7 @@ func (h passwordHasher) verify(ctx context.Context, encoded, password string) (b
 		return false, err
 	}
 	defer h.release()
-	got := cost.derive(password, salt, uint32(len(want)))
+	got := cost.derive(password, salt)
 	return subtle.ConstantTimeCompare(got, want) == 1, nil
 }
 
@@ -117,8 +117,8 @@ func (h passwordHasher) acquire(ctx context.Context) error {
 
 func (h passwordHasher) release() { <-h.slots }
 
-func (c PasswordCost) derive(password string, salt []byte, size uint32) []byte {
-	return argon2.IDKey([]byte(password), salt, c.Iterations, c.MemoryKiB, c.Parallelism, size)
+func (c PasswordCost) derive(password string, salt []byte) []byte {
+	return argon2.IDKey([]byte(password), salt, c.Iterations, c.MemoryKiB, c.Parallelism, hashBytes)
 }
 
 // encodeHash writes a hash with its cost and salt in the PHC string format, which says of itself how to verify it.
@@ -139,7 +139,7 @@ func decodeHash(encoded string) (cost PasswordCost, salt, hash []byte, err error
 		return PasswordCost{}, nil, nil, fmt.Errorf("password hash: salt: %w", err)
 	}
 	if hash, err = base64.RawStdEncoding.Strict().DecodeString(fields[5]); err != nil {
-		return PasswordCost{}, nil, nil, fmt.Errorf("password hash: hash: %w", err)
+		return PasswordCost{}, nil, nil, fmt.Errorf("password hash: derived key: %w", err)
 	}
 	return cost, salt, hash, nil
 }

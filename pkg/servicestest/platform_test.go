@@ -316,7 +316,8 @@ func TestConcurrentUse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if entries++; entry.ID != entry.UserID {
+		entries++
+		if entry.ID != entry.UserID {
 			t.Errorf("got entry %+v", entry)
 		}
 	}

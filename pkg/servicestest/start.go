@@ -2,8 +2,7 @@ package servicestest
 
 import (
 	"cmp"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -71,6 +70,12 @@ func WithProtocol(protocol rpc.Protocol) StartOption {
 //	s := servicestest.Start(t, servicestest.WithDemoData())
 //	tokens, err := s.Auth.Login(t.Context(), "ada@example.com", servicestest.DemoPassword)
 //
+// and, to see what the caller does about failures,
+//
+//	fault := s.Faults().Fail("auth.Login", connect.CodeUnavailable, servicestest.Times(2))
+//	…
+//	if fault.Hits() != 2 {
+//
 // Passwords have [TestPasswordCost] unless an option says otherwise. When the test ends, the clients and then the server are closed.
 func Start(t testing.TB, opts ...StartOption) *Running {
 	t.Helper()
@@ -90,7 +95,7 @@ func Start(t testing.TB, opts ...StartOption) *Running {
 	}
 	web := httptest.NewUnstartedServer(server.Handler())
 	web.Listener = running.faults.Listener(web.Listener)
-	web.Config.ErrorLog = log.New(io.Discard, "", 0) // Of connections that faults break.
+	web.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // Of connections that faults break.
 	web.Config.Protocols = new(http.Protocols)
 	web.Config.Protocols.SetHTTP1(true)
 	web.Config.Protocols.SetUnencryptedHTTP2(true)

@@ -171,8 +171,30 @@ func testQueryFilters(t *testing.T, s Services) {
 	}
 }
 
+// walk follows the page tokens and returns the IDs on each page.
+func (s Services) walk(t *testing.T, filters services.AuditFilters) [][]string {
+	t.Helper()
+	var pages [][]string
+	for {
+		page := s.query(t, filters)
+		pages = append(pages, idsOf(page))
+		for i, entry := range page[:max(len(page)-1, 0)] {
+			if entry.PageToken != "" {
+				t.Errorf("entry %d of a page of %d has a page token", i, len(page))
+			}
+		}
+		if len(page) == 0 || page[len(page)-1].PageToken == "" {
+			return pages
+		}
+		if len(page) != filters.PageSize {
+			t.Errorf("page size %d: got a page of %d that is not the last", filters.PageSize, len(page))
+		}
+		filters.PageToken = page[len(page)-1].PageToken
+	}
+}
+
 func testQueryPages(t *testing.T, s Services) {
-	var want []string
+	want := make([]string, 0, 10)
 	for i := range 10 {
 		// Every other entry is of another user, so that a page's entries do not lie side by side.
 		s.record(t, services.Action{ID: fmt.Sprint("ada", i), UserID: "usr_ada", Action: "x"})
@@ -180,28 +202,11 @@ func testQueryPages(t *testing.T, s Services) {
 		want = append(want, fmt.Sprint("ada", i))
 	}
 	for _, size := range []int{1, 3, 5, 9, 10, 11} {
-		filters := services.AuditFilters{UserID: "usr_ada", PageSize: size}
-		var got []string
-		for pages := 1; ; pages++ {
-			page := s.query(t, filters)
-			got = append(got, idsOf(page)...)
-			for i, entry := range page[:max(len(page)-1, 0)] {
-				if entry.PageToken != "" {
-					t.Errorf("entry %d of a page of %d has a page token", i, len(page))
-				}
-			}
-			if len(page) == 0 || page[len(page)-1].PageToken == "" {
-				if wantPages := (10 + size - 1) / size; pages != wantPages {
-					t.Errorf("page size %d: got %d pages, want %d", size, pages, wantPages)
-				}
-				break
-			}
-			if len(page) != size {
-				t.Errorf("page size %d: got a page of %d that is not the last", size, len(page))
-			}
-			filters.PageToken = page[len(page)-1].PageToken
+		got := s.walk(t, services.AuditFilters{UserID: "usr_ada", PageSize: size})
+		if wantPages := (10 + size - 1) / size; len(got) != wantPages {
+			t.Errorf("page size %d: got %d pages, want %d", size, len(got), wantPages)
 		}
-		if !slices.Equal(got, want) {
+		if !slices.Equal(slices.Concat(got...), want) {
 			t.Errorf("page size %d: got %q, want %q", size, got, want)
 		}
 		var walked []string
@@ -257,7 +262,7 @@ func testQueryPagesWhileRecording(t *testing.T, s Services) {
 			s.record(t, services.Action{ID: fmt.Sprint("during", len(got)), Action: "x", OccurredAt: time.Unix(0, 0)})
 		}
 	}
-	var want []string
+	want := make([]string, 0, 20)
 	for i := range 20 {
 		want = append(want, fmt.Sprint("before", i))
 	}
@@ -276,7 +281,9 @@ func testQueryFails(t *testing.T, s Services) {
 	wantError(t, "negative page size", err, services.ErrInvalidArgument, "page size")
 	filters := services.AuditFilters{UserID: "usr_ada", PageSize: 2}
 	token := s.query(t, filters)[1].PageToken
-	for _, malformed := range []string{"x", "2", "!", token + "A", token[1:], token[:len(token)-1], strings.Repeat("A", len(token)), strings.Repeat("A", 1<<12)} {
+	for _, malformed := range []string{
+		"x", "2", "!", token + "A", token[1:], token[:len(token)-1], strings.Repeat("A", len(token)), strings.Repeat("A", 1<<12),
+	} {
 		filters.PageToken = malformed
 		_, err := s.Audit.Query(t.Context(), filters)
 		wantError(t, fmt.Sprintf("page token %.40q", malformed), err, services.ErrInvalidArgument, "page token")
