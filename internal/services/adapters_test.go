@@ -368,10 +368,17 @@ func TestQueryPassesOverEmptyPages(t *testing.T) {
 			"": {NextPageToken: "a"}, "a": {NextPageToken: "b"}, "b": {Logs: entry, NextPageToken: "c"},
 		}, []services.AuditLog{{Action: services.Action{ID: "1"}, PageToken: "c"}}, 3, ""},
 		{"to the last", map[string]*auditv1.QueryResponse{"": {NextPageToken: "a"}, "a": {}}, nil, 2, ""},
-		{"but not in place", map[string]*auditv1.QueryResponse{"": {NextPageToken: "a"}, "a": {NextPageToken: "a"}}, nil, 2,
-			"audit.Query: internal error: an empty page names itself as the next"},
-		{"but not in circles", map[string]*auditv1.QueryResponse{"": {NextPageToken: "a"}, "a": {NextPageToken: "b"}, "b": {NextPageToken: "a"}},
-			nil, maxEmptyPages, "audit.Query: internal error: 100 empty pages in a row"},
+		{
+			"but not in place",
+			map[string]*auditv1.QueryResponse{"": {NextPageToken: "a"}, "a": {NextPageToken: "a"}},
+			nil, 2,
+			"audit.Query: internal error: an empty page names itself as the next",
+		},
+		{
+			"but not in circles",
+			map[string]*auditv1.QueryResponse{"": {NextPageToken: "a"}, "a": {NextPageToken: "b"}, "b": {NextPageToken: "a"}},
+			nil, maxEmptyPages, "audit.Query: internal error: 100 empty pages in a row",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			log := &sparseLog{pages: test.pages}
