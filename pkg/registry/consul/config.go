@@ -1,0 +1,219 @@
+package consul
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// CheckKind says how Consul learns whether a registered instance is well.
+type CheckKind string
+
+const (
+	// CheckGRPC lets the agent call grpc.health.v1.Health/Check on the instance, whose address it must reach. The default.
+	CheckGRPC CheckKind = "grpc"
+	// CheckTTL lets the registering process tell the agent that it lives, every third of [CheckConfig.TTL].
+	CheckTTL CheckKind = "ttl"
+	// CheckNone is no check: the instance is found until it is deregistered, also after a crash.
+	CheckNone CheckKind = "none"
+)
+
+// Config configures a [Registry]. Start from [DefaultConfig]: the zero value is not valid. The tags are the keys of the configuration file.
+type Config struct {
+	// Address of the agent: host:port, or a URL with http, https or unix (unix:///path). A URL may have a path, for an agent behind a proxy.
+	// Default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	Address string `koanf:"address"`
+	// Token is the ACL token to send. Default $CONSUL_HTTP_TOKEN, if no token file is given.
+	Token string `koanf:"token"`
+	// TokenFile holds the ACL token. It is read for every request, so that a rotated token is used at once. Default $CONSUL_HTTP_TOKEN_FILE.
+	TokenFile string `koanf:"token_file"`
+	// Datacenter to query if the target has no dc. Default the agent's.
+	Datacenter string `koanf:"datacenter"`
+	// Namespace to query and register in; Consul Enterprise only. Default $CONSUL_NAMESPACE, else the token's.
+	Namespace string `koanf:"namespace"`
+	// Partition to query and register in; Consul Enterprise only. Default $CONSUL_PARTITION, else the agent's.
+	Partition string `koanf:"partition"`
+	// TLS protects the connection to an agent whose address begins with https.
+	TLS TLSConfig `koanf:"tls"`
+
+	// Wait is how long the agent may hold a query until something changes; at most 60s. Default 60s.
+	Wait time.Duration `koanf:"wait"`
+	// Stale lets any Consul server answer, not the leader alone: faster, and possible without a leader. Default true.
+	Stale bool `koanf:"stale"`
+	// MaxStale is how long the server that answered may have been without contact to the leader; an older answer is dropped and the leader asked. 0
+	// means no bound. Default 30s.
+	MaxStale time.Duration `koanf:"max_stale"`
+	// EmptyGrace is how long the last instances are kept after the confirmed news that there are none. Default 2s.
+	EmptyGrace time.Duration `koanf:"empty_grace"`
+
+	// Check is the health check of registered instances.
+	Check CheckConfig `koanf:"check"`
+	// VerifyInterval is how often the agent is asked whether it still knows a registered instance, which is registered again if not. Default 10s.
+	VerifyInterval time.Duration `koanf:"verify_interval"`
+
+	// Logger is told of changes of state: Consul out of reach and back, access refused, instances left out. Default [slog.Default].
+	Logger *slog.Logger `koanf:"-"`
+	// Transport replaces the network, for tests and instrumentation. The registry still adds the token and bounds answers, but TLS is the transport's.
+	Transport http.RoundTripper `koanf:"-"`
+}
+
+// TLSConfig protects the connection to the agent. The files are read for each new connection. The certificate is always verified.
+type TLSConfig struct {
+	// CAFile holds the PEM certificates of the authorities to trust; the system's if empty.
+	CAFile string `koanf:"ca_file"`
+	// CertFile holds the PEM certificate chain to present to the agent.
+	CertFile string `koanf:"cert_file"`
+	// KeyFile holds the PEM private key of CertFile.
+	KeyFile string `koanf:"key_file"`
+	// ServerName is the name that the agent's certificate must be valid for; the address's host if empty.
+	ServerName string `koanf:"server_name"`
+}
+
+// CheckConfig is the health check of registered instances. They are registered as passing: register when ready to serve.
+type CheckConfig struct {
+	// Kind is grpc, ttl or none. Default grpc.
+	Kind CheckKind `koanf:"kind"`
+	// Interval is how often the agent calls a gRPC check. Default 5s.
+	Interval time.Duration `koanf:"interval"`
+	// Timeout bounds one call of a gRPC check. Default 2s.
+	Timeout time.Duration `koanf:"timeout"`
+	// TTL is how long the agent believes a TTL check without a sign of life. Default 15s.
+	TTL time.Duration `koanf:"ttl"`
+	// DeregisterCriticalAfter is how long an instance may be critical before the agent forgets it; 0 means never, and Consul has a minimum of
+	// 1m. Default 1m.
+	DeregisterCriticalAfter time.Duration `koanf:"deregister_critical_after"`
+	// TLS makes a gRPC check use TLS; the agent must trust the instance's certificate. Default false.
+	TLS bool `koanf:"tls"`
+	// TLSServerName is the name that the certificate must be valid for in a gRPC check with TLS. Default the instance's host.
+	TLSServerName string `koanf:"tls_server_name"`
+}
+
+const (
+	defaultAddress = "127.0.0.1:8500"
+	maxWait        = time.Minute // above, agents and proxies between begin to differ
+	minCritical    = time.Minute // Consul silently raises what is lower
+)
+
+// DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
+func DefaultConfig() Config {
+	return Config{
+		Wait: maxWait, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, VerifyInterval: 10 * time.Second,
+		Check: CheckConfig{
+			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
+		},
+	}
+}
+
+// KeyError says which configuration key holds an impossible value. [Config.Validate] returns its errors joined by [errors.Join], so that a reader
+// mends all at once.
+type KeyError struct {
+	// Key is the key within Config, such as "check.kind".
+	Key string
+	// Value is the value found, which is never a token.
+	Value any
+	// Want says what would be right.
+	Want string
+}
+
+// Error names the key, the value and what would be right.
+func (e *KeyError) Error() string { return fmt.Sprintf("%s: %v is not %s", e.Key, e.Value, e.Want) }
+
+// Validate returns a [*KeyError] for each field that is impossible, joined, or nil. It opens no file and reads no environment.
+func (c Config) Validate() error {
+	var problems []error
+	check := func(key string, ok bool, value any, want string) {
+		if !ok {
+			problems = append(problems, &KeyError{Key: key, Value: value, Want: want})
+		}
+	}
+	if c.Address != "" {
+		at, err := parseAddress(c.Address)
+		check("address", err == nil, quoted(c.Address), "host:port or a URL such as https://host:8501 or unix:///path")
+		if err == nil && at.scheme != "https" {
+			check("tls", c.TLS == TLSConfig{}, "set", fmt.Sprintf("for an address without https, as %q is", c.Address))
+		}
+	}
+	check("token", c.Token == "" || c.TokenFile == "", "set", "allowed together with token_file")
+	check("token", !strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }), "set", "printable ASCII without space")
+	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
+	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
+	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
+	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
+	check("verify_interval", c.VerifyInterval > 0, c.VerifyInterval, "above 0")
+	switch c.Check.Kind {
+	case CheckGRPC:
+		check("check.interval", c.Check.Interval > 0, c.Check.Interval, "above 0")
+		check("check.timeout", c.Check.Timeout > 0, c.Check.Timeout, "above 0")
+	case CheckTTL:
+		check("check.ttl", c.Check.TTL >= time.Second, c.Check.TTL, "at least 1s")
+	case CheckNone:
+	default:
+		check("check.kind", false, quoted(string(c.Check.Kind)), "one of grpc, ttl, none")
+	}
+	critical := c.Check.DeregisterCriticalAfter
+	check("check.deregister_critical_after", critical == 0 || critical >= minCritical, critical, "0 or at least 1m, Consul's minimum")
+	return errors.Join(problems...)
+}
+
+func quoted(text string) string { return fmt.Sprintf("%q", text) }
+
+// withEnvironment returns c with the fields that are empty filled from the environment, under the names that Consul's own tools use.
+func (c Config) withEnvironment() Config {
+	c.Address = cmp.Or(c.Address, os.Getenv("CONSUL_HTTP_ADDR"), defaultAddress)
+	if c.Token == "" && c.TokenFile == "" {
+		if c.TokenFile = os.Getenv("CONSUL_HTTP_TOKEN_FILE"); c.TokenFile == "" {
+			c.Token = os.Getenv("CONSUL_HTTP_TOKEN")
+		}
+	}
+	c.Namespace = cmp.Or(c.Namespace, os.Getenv("CONSUL_NAMESPACE"))
+	c.Partition = cmp.Or(c.Partition, os.Getenv("CONSUL_PARTITION"))
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// address is where an agent is.
+type address struct {
+	scheme string // http, https or unix
+	host   string // host:port, or the path of a socket
+	prefix string // of the path, for an agent behind a proxy
+}
+
+func parseAddress(text string) (address, error) {
+	if !strings.Contains(text, "://") {
+		return address{scheme: "http", host: text}, registry.ValidateAddress(text)
+	}
+	parsed, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return address{}, err
+	case parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "":
+		return address{}, errors.New("user information, a query and a fragment are not allowed")
+	case parsed.Scheme == "unix" && parsed.Host == "" && parsed.Path != "":
+		return address{scheme: "unix", host: parsed.Path}, nil
+	case parsed.Scheme != "http" && parsed.Scheme != "https":
+		return address{}, fmt.Errorf("unknown scheme %q", parsed.Scheme)
+	}
+	withPort := parsed.Host
+	if parsed.Port() == "" {
+		withPort += ":443" // any: net/http adds the scheme's own
+	}
+	return address{scheme: parsed.Scheme, host: parsed.Host, prefix: strings.TrimSuffix(parsed.Path, "/")}, registry.ValidateAddress(withPort)
+}
+
+// text returns the address as errors and logs name it.
+func (a address) text() string {
+	if a.scheme == "http" && a.prefix == "" {
+		return a.host
+	}
+	return a.scheme + "://" + a.host + a.prefix
+}

@@ -1,0 +1,172 @@
+package consul
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+const (
+	// metaZone is the service metadata that holds [registry.Instance.Zone], as Consul has a locality of services in Enterprise only.
+	metaZone = "zone"
+	// metaWeight is the service metadata that holds a weight of 0, which Consul refuses.
+	metaWeight = "goplt-weight"
+)
+
+// usable maps Consul's entries to the instances that may get calls, sorted by ID. What is left out though its checks pass is in skipped, in words.
+func usable(entries []*api.ServiceEntry, passingOnly passing) (instances []registry.Instance, skipped []string) {
+	instances = make([]registry.Instance, 0, len(entries))
+	taken := make(map[string]bool, len(entries))
+	entries = slices.DeleteFunc(slices.Clone(entries), func(entry *api.ServiceEntry) bool { return entry == nil || entry.Service == nil })
+	slices.SortStableFunc(entries, func(a, b *api.ServiceEntry) int { // so that of entries with the same ID always the same one keeps it
+		return cmp.Or(strings.Compare(a.Service.ID, b.Service.ID), strings.Compare(nodeName(a), nodeName(b)))
+	})
+	for _, entry := range entries {
+		weight, ok := weigh(entry, passingOnly)
+		if !ok {
+			continue
+		}
+		instance, problem := mapEntry(entry, weight)
+		if problem == "" && taken[instance.ID] {
+			instance.ID += "@" + nodeName(entry) // IDs are unique on a node only
+			if taken[instance.ID] {
+				problem = "another instance of this node has the same ID"
+			}
+		}
+		if problem != "" {
+			skipped = append(skipped, fmt.Sprintf("instance %q of node %q: %s", entry.Service.ID, nodeName(entry), problem))
+			continue
+		}
+		taken[instance.ID] = true
+		instances = append(instances, instance)
+	}
+	slices.SortFunc(instances, func(a, b registry.Instance) int { return strings.Compare(a.ID, b.ID) })
+	return instances, skipped
+}
+
+// passing says which instances a target wants.
+type passing bool
+
+// weigh returns the weight that an instance's checks leave it, and whether it may get calls at all.
+func weigh(entry *api.ServiceEntry, passingOnly passing) (weight int, ok bool) {
+	weights := entry.Service.Weights
+	if weights == (api.AgentWeights{}) {
+		weights = api.AgentWeights{Passing: 1, Warning: 1} // of an agent that knows no weights; Consul's own default
+	}
+	switch entry.Checks.AggregatedStatus() {
+	case api.HealthPassing:
+		weight = weights.Passing
+	case api.HealthWarning:
+		weight, ok = weights.Warning, !bool(passingOnly)
+		if !ok {
+			return 0, false
+		}
+	default: // critical, in maintenance, or a status that nobody knows
+		return 0, false
+	}
+	if entry.Service.Meta[metaWeight] == "0" {
+		weight = 0
+	}
+	return min(max(weight, 0), registry.MaxWeight), true
+}
+
+// mapEntry maps an entry whose Service is set, or says why it cannot be called.
+func mapEntry(entry *api.ServiceEntry, weight int) (instance registry.Instance, problem string) {
+	service := entry.Service
+	host, port := service.Address, service.DefaultPort()
+	if host == "" && entry.Node != nil {
+		host = entry.Node.Address
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if port == 0 {
+		return registry.Instance{}, "it has no port"
+	}
+	instance = registry.Instance{
+		ID: service.ID, Service: service.Service, Host: host, Port: port, Weight: weight, Zone: zone(entry),
+		Tags: slices.Clone(service.Tags), Metadata: maps.Clone(service.Meta), Revision: service.ModifyIndex,
+	}
+	if err := registry.ValidateAddress(instance.Addr()); err != nil {
+		return registry.Instance{}, err.Error()
+	}
+	if instance.ID == "" {
+		return registry.Instance{}, "it has no ID"
+	}
+	delete(instance.Metadata, metaZone)
+	delete(instance.Metadata, metaWeight)
+	if len(instance.Tags) == 0 {
+		instance.Tags = nil
+	}
+	if len(instance.Metadata) == 0 {
+		instance.Metadata = nil
+	}
+	return instance, ""
+}
+
+func zone(entry *api.ServiceEntry) string {
+	if named := entry.Service.Meta[metaZone]; named != "" {
+		return named
+	}
+	if entry.Service.Locality != nil && entry.Service.Locality.Zone != "" {
+		return entry.Service.Locality.Zone
+	}
+	if entry.Node != nil && entry.Node.Locality != nil {
+		return entry.Node.Locality.Zone
+	}
+	return ""
+}
+
+func nodeName(entry *api.ServiceEntry) string {
+	if entry.Node == nil {
+		return ""
+	}
+	return entry.Node.Node
+}
+
+// definition maps an instance to what the agent is told.
+func definition(instance registry.Instance, check CheckConfig) *api.AgentServiceRegistration {
+	meta := make(map[string]string, len(instance.Metadata)+2)
+	maps.Copy(meta, instance.Metadata)
+	if instance.Zone != "" {
+		meta[metaZone] = instance.Zone
+	}
+	weights := &api.AgentWeights{Passing: instance.Weight, Warning: 1}
+	if instance.Weight == 0 {
+		meta[metaWeight] = strconv.Itoa(instance.Weight)
+		weights = &api.AgentWeights{Passing: 1, Warning: 0}
+	}
+	service := &api.AgentServiceRegistration{
+		ID: instance.ID, Name: instance.Service, Tags: instance.Tags, Address: instance.Host, Port: instance.Port, Meta: meta, Weights: weights,
+	}
+	if check.Kind == CheckNone {
+		return service
+	}
+	// A check begins as critical until its first run, up to an interval later; who registers is ready.
+	service.Check = &api.AgentServiceCheck{CheckID: checkID(instance.ID), Status: api.HealthPassing}
+	if check.DeregisterCriticalAfter > 0 {
+		service.Check.DeregisterCriticalServiceAfter = check.DeregisterCriticalAfter.String()
+	}
+	switch check.Kind {
+	case CheckTTL:
+		service.Check.Name = "heartbeat of the process that registered the instance"
+		service.Check.TTL = check.TTL.String()
+	default:
+		service.Check.Name = "grpc.health.v1"
+		service.Check.GRPC = instance.Addr()
+		service.Check.Interval, service.Check.Timeout = check.Interval.String(), check.Timeout.String()
+		service.Check.GRPCUseTLS = check.TLS
+		if check.TLS {
+			service.Check.TLSServerName = cmp.Or(check.TLSServerName, instance.Host)
+		}
+	}
+	return service
+}
+
+// checkID is the one that Consul itself would give.
+func checkID(instanceID string) string { return "service:" + instanceID }

@@ -1,0 +1,133 @@
+package consul_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/consul/api"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Fault 11, and what else an entry can look like.
+func TestInstancesOfEntries(t *testing.T) {
+	base := registry.Instance{ID: "1", Service: "auth", Host: "10.0.0.1", Port: 80, Weight: 5, Revision: 3}
+	with := func(change func(*registry.Instance)) []registry.Instance {
+		changed := base
+		change(&changed)
+		return []registry.Instance{changed}
+	}
+	none := []registry.Instance{}
+	for name, row := range map[string]struct {
+		change func(*api.ServiceEntry)
+		target string
+		want   []registry.Instance
+		logged string // the reason that is logged
+	}{
+		"plain":                {func(*api.ServiceEntry) {}, "", []registry.Instance{base}, ""},
+		"service address":      {func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" }, "", with(func(i *registry.Instance) { i.Host = "10.0.0.2" }), ""},
+		"IPv6":                 {func(e *api.ServiceEntry) { e.Service.Address = "2001:db8::1" }, "", with(func(i *registry.Instance) { i.Host = "2001:db8::1" }), ""},
+		"IPv6 in brackets":     {func(e *api.ServiceEntry) { e.Service.Address = "[::1]" }, "", with(func(i *registry.Instance) { i.Host = "::1" }), ""},
+		"no address at all":    {func(e *api.ServiceEntry) { e.Node.Address = "" }, "", none, `host \"\" is not a host name`},
+		"no node":              {func(e *api.ServiceEntry) { e.Service.Address, e.Node = "h", nil }, "", with(func(i *registry.Instance) { i.Host = "h" }), ""},
+		"address that is none": {func(e *api.ServiceEntry) { e.Service.Address = "a/b" }, "", none, `host \"a/b\" is not a host name`},
+		"port 0":               {func(e *api.ServiceEntry) { e.Service.Port = 0 }, "", none, "it has no port"},
+		"port -1":              {func(e *api.ServiceEntry) { e.Service.Port = -1 }, "", none, `port \"-1\" is not within`},
+		"port 65536":           {func(e *api.ServiceEntry) { e.Service.Port = 65536 }, "", none, `port \"65536\" is not within`},
+		"named ports": {func(e *api.ServiceEntry) {
+			e.Service.Ports = api.ServicePorts{{Name: "a", Port: 81}, {Name: "b", Port: 82, Default: true}}
+		}, "", with(func(i *registry.Instance) { i.Port = 82 }), ""},
+		"no ID":                    {func(e *api.ServiceEntry) { e.Service.ID = "" }, "", none, "it has no ID"},
+		"no weights":               {func(e *api.ServiceEntry) { e.Service.Weights = api.AgentWeights{} }, "", with(func(i *registry.Instance) { i.Weight = 1 }), ""},
+		"weight 0":                 {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 0 }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
+		"weight 65535":             {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 65535 }, "", with(func(i *registry.Instance) { i.Weight = 65535 }), ""},
+		"weight beyond":            {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 70000 }, "", with(func(i *registry.Instance) { i.Weight = 65535 }), ""},
+		"weight below":             {func(e *api.ServiceEntry) { e.Service.Weights.Passing = -1 }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
+		"weight 0 by metadata":     {func(e *api.ServiceEntry) { e.Service.Meta = map[string]string{"goplt-weight": "0"} }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
+		"passing":                  {checks(api.HealthPassing, api.HealthPassing), "", []registry.Instance{base}, ""},
+		"warning":                  {checks(api.HealthPassing, api.HealthWarning), "", with(func(i *registry.Instance) { i.Weight = 2 }), ""},
+		"warning, passing=false":   {checks(api.HealthWarning), "auth?passing=false", with(func(i *registry.Instance) { i.Weight = 2 }), ""},
+		"warning, passing=true":    {checks(api.HealthWarning), "auth?passing=true", none, ""},
+		"passing, passing=true":    {checks(api.HealthPassing), "auth?passing=true", []registry.Instance{base}, ""},
+		"critical":                 {checks(api.HealthPassing, api.HealthCritical), "", none, ""},
+		"a status that nobody set": {checks("new"), "", none, ""},
+		"zone by metadata": {
+			func(e *api.ServiceEntry) {
+				e.Service.Meta = map[string]string{"zone": "a", "protocol": "http"}
+				e.Service.Locality = &api.Locality{Zone: "b"}
+			}, "", with(func(i *registry.Instance) { i.Zone, i.Metadata = "a", map[string]string{"protocol": "http"} }), "",
+		},
+		"zone by locality": {
+			func(e *api.ServiceEntry) { e.Service.Locality = &api.Locality{Zone: "b"} }, "", with(func(i *registry.Instance) { i.Zone = "b" }), "",
+		},
+		"zone by the node's locality": {
+			func(e *api.ServiceEntry) { e.Node.Locality = &api.Locality{Zone: "c"} }, "", with(func(i *registry.Instance) { i.Zone = "c" }), "",
+		},
+		"tags": {func(e *api.ServiceEntry) { e.Service.Tags = []string{"z", "a"} }, "", with(func(i *registry.Instance) { i.Tags = []string{"z", "a"} }), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				given := entry("1", 80)
+				f := newFakeAgent(given)
+				row.change(given)
+				r, logged := open(t, f)
+				target := "auth"
+				if row.target != "" {
+					target = "consul:///" + row.target
+				}
+				got, err := watch(t, r, target).Next(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(row.want, got); diff != "" {
+					t.Errorf("the set (-want +got):\n%s", diff)
+				}
+				want := 0
+				if row.logged != "" {
+					want = 1
+				}
+				if logged.count("an instance is left out") != want || logged.count(row.logged) == 0 && want > 0 {
+					t.Errorf("want %q logged %d times:\n%s", row.logged, want, logged.lines.String())
+				}
+			})
+		})
+	}
+}
+
+func checks(statuses ...string) func(*api.ServiceEntry) {
+	return func(e *api.ServiceEntry) { e.Checks = entry(e.Service.ID, 80, statuses...).Checks }
+}
+
+// IDs are unique on a node of Consul, and here in a service.
+func TestDuplicateIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		on := func(node, id string, port int) *api.ServiceEntry {
+			e := entry(id, port)
+			e.Node.Node = node
+			return e
+		}
+		f := newFakeAgent(on("b", "1", 82), on("a", "1", 81), on("a", "2", 83))
+		r, logged := open(t, f)
+		w := watch(t, r)
+		got, err := w.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := make(map[string]int)
+		for _, instance := range got {
+			ids[instance.ID] = instance.Port
+		}
+		if diff := cmp.Diff(map[string]int{"1": 81, "1@b": 82, "2": 83}, ids); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		const twice = `[{"Node":{"Node":"a","Address":"h"},"Service":{"ID":"1","Service":"auth","Port":1}},` +
+			`{"Node":{"Node":"a","Address":"h"},"Service":{"ID":"1","Service":"auth","Port":2}},` +
+			`{"Node":{"Node":"a","Address":"h"},"Service":{"ID":"1","Service":"auth","Port":3}},null,{}]`
+		f.answerWith(always(200, twice))
+		expect(t, w, "1", "1@a")
+		if logged.count("has the same ID") != 1 {
+			t.Errorf("the third of an ID is not logged:\n%s", logged.lines.String())
+		}
+	})
+}

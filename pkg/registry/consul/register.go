@@ -1,0 +1,122 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Register implements [registry.ServiceRegistry] at the agent of the configuration. After an error the agent may have the instance all the same, if
+// the answer was lost; its check then decides how long. The instance is registered as passing.
+func (r *Registry) Register(ctx context.Context, instance registry.Instance) (registry.Registration, error) {
+	if err := instance.Validate(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("register %q: %w", instance.ID, err)
+	}
+	r.mu.Lock()
+	agent, err := r.agent(r.home)
+	if err != nil {
+		r.mu.Unlock()
+		return nil, err
+	}
+	place, ok := r.slots[instance.ID]
+	if !ok {
+		place = &slot{turn: make(chan struct{}, 1)}
+		r.slots[instance.ID] = place
+	}
+	r.mu.Unlock()
+
+	instance = instance.Clone()
+	made := &registration{slot: place, keeper: keeper{
+		agent: agent, id: instance.ID, service: definition(instance, r.config.Check), kind: r.config.Check.Kind,
+		interval: r.config.VerifyInterval, logger: r.logger.With("service", instance.Service, "instance", instance.ID, "agent", agent.where),
+	}}
+	if made.kind == CheckTTL {
+		made.interval = r.config.Check.TTL / 3
+	}
+	if err := place.put(ctx, made); err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
+// slot is the place of an instance ID at the agent. What is done to the ID is done one after another.
+type slot struct {
+	turn    chan struct{} // holds one value while someone has the turn
+	current *registration // belongs to who has the turn
+	closed  bool          // too
+}
+
+func (s *slot) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *slot) release() { <-s.turn }
+
+// put registers made in place of what is there.
+func (s *slot) put(ctx context.Context, made *registration) error {
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("register %q: %w", made.id, err)
+	}
+	defer s.release()
+	if s.closed {
+		return registry.ErrClosed
+	}
+	kept := s.current != nil && s.current.stop(ctx) // it must not bring the old definition back after the new one is there
+	if err := made.register(ctx); err != nil {
+		if kept {
+			s.current.start()
+		}
+		return err
+	}
+	s.current = made
+	made.start()
+	return nil
+}
+
+// remove deregisters the given registration, unless another one has its place.
+func (s *slot) remove(ctx context.Context, given *registration) error {
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("deregister %q: %w", given.id, err)
+	}
+	defer s.release()
+	if s.current != given {
+		return nil
+	}
+	err := given.end(ctx)
+	if err == nil {
+		s.current = nil
+	}
+	return err
+}
+
+// close deregisters what is there, and lets nothing follow. A registration under way ends first.
+func (s *slot) close() error {
+	s.turn <- struct{}{}
+	defer s.release()
+	s.closed = true
+	if s.current == nil {
+		return nil
+	}
+	current := s.current
+	s.current = nil
+	return current.end(context.Background())
+}
+
+// registration implements [registry.Registration].
+type registration struct {
+	keeper
+	slot *slot
+}
+
+var _ registry.Registration = (*registration)(nil)
+
+func (h *registration) Deregister(ctx context.Context) error { return h.slot.remove(ctx, h) }

@@ -1,0 +1,262 @@
+package consul_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/registry/consul"
+)
+
+const registerPath, deregisterPath = "/v1/agent/service/register", "/v1/agent/service/deregister/"
+
+func kind(kind consul.CheckKind) func(*consul.Config) {
+	return func(c *consul.Config) { c.Check.Kind = kind }
+}
+
+func instance() registry.Instance {
+	return registry.Instance{ID: "auth-1", Service: "auth", Host: "::1", Port: 80, Weight: 7}
+}
+
+func register(t *testing.T, r *consul.Registry, instance registry.Instance) registry.Registration {
+	t.Helper()
+	registration, err := r.Register(t.Context(), instance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return registration
+}
+
+func TestRegisterDefinition(t *testing.T) {
+	type object = map[string]any
+	for name, row := range map[string]struct {
+		config   func(*consul.Config)
+		instance func(*registry.Instance)
+		want     object
+		replace  bool
+	}{
+		"gRPC": {
+			func(*consul.Config) {}, func(*registry.Instance) {},
+			object{"Check": object{
+				"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
+				"DeregisterCriticalServiceAfter": "1m0s",
+			}}, false,
+		},
+		"gRPC with TLS": {
+			func(c *consul.Config) {
+				c.Check.TLS, c.Check.TLSServerName, c.Check.DeregisterCriticalAfter = true, "auth.internal", 0
+			},
+			func(i *registry.Instance) {
+				i.Zone, i.Tags, i.Metadata = "eu", []string{"a"}, map[string]string{"protocol": "http"}
+			},
+			object{
+				"Tags": []any{"a"}, "Meta": object{"zone": "eu", "protocol": "http"},
+				"Check": object{
+					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
+					"GRPCUseTLS": true, "TLSServerName": "auth.internal",
+				},
+			}, false,
+		},
+		"TTL": {
+			kind(consul.CheckTTL), func(*registry.Instance) {},
+			object{"Check": object{
+				"CheckID": "service:auth-1", "Name": "heartbeat of the process that registered the instance", "TTL": "15s", "Status": "passing",
+				"DeregisterCriticalServiceAfter": "1m0s",
+			}}, false,
+		},
+		"none, weight 0": {
+			kind(consul.CheckNone), func(i *registry.Instance) { i.Weight = 0 },
+			object{"Check": nil, "Meta": object{"goplt-weight": "0"}, "Weights": object{"Passing": 1.0, "Warning": 0.0}}, true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent()
+				r, _ := open(t, f, row.config)
+				given := instance()
+				row.instance(&given)
+				register(t, r, given)
+				want := object{
+					"ID": "auth-1", "Name": "auth", "Address": "::1", "Port": 80.0, "Weights": object{"Passing": 7.0, "Warning": 1.0}, "Checks": nil,
+				}
+				for key, value := range row.want {
+					want[key] = value
+				}
+				sent := f.asked(registerPath)[0]
+				var got object
+				if err := json.Unmarshal([]byte(sent.body), &got); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("the definition (-want +got):\n%s", diff)
+				}
+				if got := sent.URL.Query().Has("replace-existing-checks"); got != row.replace {
+					t.Errorf("replaces existing checks: %t", got)
+				}
+				found, err := watch(t, r).Next(t.Context())
+				if err != nil || len(found) != 1 {
+					t.Fatalf("found %v, %v", found, err)
+				}
+				given.Revision = found[0].Revision
+				if diff := cmp.Diff(given, found[0]); diff != "" {
+					t.Errorf("what is found is not what was registered (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		r, _ := open(t, f, kind(consul.CheckTTL))
+		began := time.Now()
+		register(t, r, instance())
+		time.Sleep(time.Minute) // synthetic
+		beats := f.asked("/v1/agent/check/update/service:auth-1")
+		for at, beat := range beats {
+			if after := beat.at.Sub(began); after != time.Duration(at+1)*5*time.Second {
+				t.Errorf("sign of life %d came after %v, want every third of the TTL of 15s", at, after)
+			}
+			if !strings.Contains(beat.body, `"Status":"passing"`) {
+				t.Errorf("the sign of life is %s", beat.body)
+			}
+		}
+		if len(beats) != 12 && len(beats) != 11 {
+			t.Errorf("%d signs of life in a minute, want 12", len(beats))
+		}
+	})
+}
+
+func TestForgottenIsRegisteredAgain(t *testing.T) {
+	for _, check := range []consul.CheckKind{consul.CheckGRPC, consul.CheckTTL, consul.CheckNone} {
+		t.Run(string(check), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent()
+				r, logged := open(t, f, kind(check))
+				register(t, r, instance())
+				time.Sleep(time.Minute) // synthetic
+				if got := len(f.asked(registerPath)); got != 1 {
+					t.Errorf("registered %d times before the agent forgot", got)
+				}
+				f.answerWith(always(http.StatusInternalServerError, "down")) // the agent is restarted, empty
+				f.set()
+				time.Sleep(time.Minute)
+				f.answerWith(nil)
+				time.Sleep(31 * time.Second)
+				expect(t, watch(t, r), "auth-1")
+				registered := f.asked(registerPath)
+				if len(registered) != 2 || registered[0].body != registered[1].body {
+					t.Errorf("registered %d times", len(registered))
+				}
+				for message, want := range map[string]int{"cannot be kept up": 1, "registered again": 1, "in order again": 1} {
+					if got := logged.count(message); got != want {
+						t.Errorf("%q is logged %d times, want %d", message, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestDeregister(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		r, _ := open(t, f, kind(consul.CheckTTL))
+		registration := register(t, r, instance())
+		f.answerWith(always(http.StatusInternalServerError, "no"))
+		want := `consul agent agent.test:8500: deregister "auth-1": status 500: "no"`
+		if err := registration.Deregister(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("got %v\nwant %s", err, want)
+		}
+		f.answerWith(nil)
+		time.Sleep(time.Minute) // synthetic
+		if beats := f.asked("/v1/agent/check/"); len(beats) != 0 {
+			t.Errorf("%d signs of life after Deregister", len(beats))
+		}
+		for range 2 {
+			if err := registration.Deregister(t.Context()); err != nil {
+				t.Errorf("deregister again: %v", err)
+			}
+		}
+		if got := len(f.asked(deregisterPath + "auth-1")); got != 2 {
+			t.Errorf("%d requests, want that which failed and one more", got)
+		}
+	})
+}
+
+func TestDeregisterWhatTheAgentForgot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		r, _ := open(t, f)
+		registration := register(t, r, instance())
+		f.set()
+		if err := registration.Deregister(t.Context()); err != nil {
+			t.Errorf("deregister: %v", err)
+		}
+	})
+}
+
+func TestRegisterErrors(t *testing.T) {
+	for code, mark := range map[int]error{http.StatusForbidden: consul.ErrForbidden, http.StatusBadRequest: consul.ErrRefused, http.StatusInternalServerError: nil} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeAgent()
+			r, _ := open(t, f)
+			f.answerWith(always(code, "why"))
+			_, err := r.Register(t.Context(), instance())
+			if err == nil || mark != nil && !errors.Is(err, mark) || !strings.Contains(err.Error(), `register "auth-1": status`) {
+				t.Errorf("%d: %v", code, err)
+			}
+			time.Sleep(time.Minute) // synthetic
+			if asked := f.asked("/v1/agent/"); len(asked) != 1 {
+				t.Errorf("%d requests; a registration that failed has no upkeep", len(asked))
+			}
+		})
+	}
+}
+
+// The registration that is to be replaced stays, with its upkeep, if the new one is refused.
+func TestFailedReplacementKeepsTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		r, _ := open(t, f)
+		first := register(t, r, instance())
+		f.answerWith(always(http.StatusBadRequest, "no"))
+		if _, err := r.Register(t.Context(), instance()); !errors.Is(err, consul.ErrRefused) {
+			t.Fatalf("Register: %v", err)
+		}
+		f.answerWith(nil)
+		f.set()
+		time.Sleep(time.Minute) // synthetic
+		expect(t, watch(t, r), "auth-1")
+		if err := first.Deregister(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCloseReportsWhatItCouldNotDeregister(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		r, _ := open(t, f)
+		registration := register(t, r, instance())
+		f.answerWith(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		began := time.Now()
+		if err := r.Close(); err == nil || time.Since(began) != 10*time.Second {
+			t.Errorf("Close returned %v after %v, want an error after 10s", err, time.Since(began))
+		}
+		if err := registration.Deregister(t.Context()); err != nil {
+			t.Errorf("deregister after Close: %v", err)
+		}
+	})
+}

@@ -1,0 +1,158 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Scheme is the scheme of the targets of a [Registry].
+const Scheme = "consul"
+
+// Registry is a [registry.ServiceRegistry] over Consul. Make one with [New]. It is safe for concurrent use.
+type Registry struct {
+	config Config
+	tokens *tokens
+	home   address
+	logger *slog.Logger
+
+	mu       sync.Mutex
+	agents   map[address]*agent // made when first needed
+	watchers map[*watcher]struct{}
+	slots    map[string]*slot // by instance ID
+	isClosed bool
+
+	closing sync.Once
+}
+
+var _ registry.ServiceRegistry = (*Registry)(nil)
+
+// New returns a registry over the agent that the configuration, or the environment, names. It does no I/O: an agent that cannot be reached shows in
+// [registry.Watcher] and Register, which go on when it can. What is wrong with the configuration is returned as by [Config.Validate].
+func New(config Config) (*Registry, error) {
+	config = config.withEnvironment()
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("consul registry: %w", err)
+	}
+	home, err := parseAddress(config.Address)
+	if err != nil {
+		return nil, fmt.Errorf("consul registry: %w", err)
+	}
+	return &Registry{
+		config: config, home: home, logger: config.Logger,
+		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
+		agents:   make(map[address]*agent),
+		watchers: make(map[*watcher]struct{}),
+		slots:    make(map[string]*slot),
+	}, nil
+}
+
+// Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters.
+func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
+	if err := target.Check(Scheme, "tag", "dc", "passing"); err != nil {
+		return nil, err
+	}
+	only := false
+	for name, value := range target.Params {
+		var err error
+		if name == "passing" {
+			if only, err = strconv.ParseBool(value); err != nil {
+				err = fmt.Errorf("parameter passing is %q; want true or false", value)
+			}
+		} else if value == "" {
+			err = fmt.Errorf("parameter %q is empty", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w %q: %w", registry.ErrInvalidTarget, target, err)
+		}
+	}
+	at := r.home
+	if target.Authority != "" && target.Authority != r.home.host {
+		at = address{scheme: r.home.scheme, host: target.Authority}
+		if at.scheme == "unix" {
+			at.scheme = "http"
+		}
+	}
+	asked := query{service: target.Service, tag: target.Params["tag"], datacenter: r.config.Datacenter}
+	if dc := target.Params["dc"]; dc != "" {
+		asked.datacenter = dc
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	agent, err := r.agent(at)
+	if err != nil {
+		return nil, err
+	}
+	opened := &watcher{
+		agent: agent, query: asked, passing: passing(only), logger: r.logger.With("target", target.String(), "agent", agent.where),
+		wait: r.config.Wait, stale: r.config.Stale, maxStale: r.config.MaxStale, grace: r.config.EmptyGrace,
+		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), onClose: r.forget,
+	}
+	opened.closed, opened.end = context.WithCancel(context.Background())
+	r.watchers[opened] = struct{}{}
+	return opened, nil
+}
+
+// agent returns the client of the agent at an address. The caller holds the mutex.
+func (r *Registry) agent(at address) (*agent, error) {
+	if r.isClosed {
+		return nil, registry.ErrClosed
+	}
+	if found, ok := r.agents[at]; ok {
+		return found, nil
+	}
+	made, err := newAgent(r.config, at, r.tokens)
+	if err != nil {
+		return nil, err
+	}
+	r.agents[at] = made
+	return made, nil
+}
+
+func (r *Registry) forget(closed *watcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.watchers, closed)
+}
+
+// Close implements [registry.ServiceRegistry]. It takes up to 10 s, if the agent does not answer the deregistrations; their errors are returned.
+func (r *Registry) Close() error {
+	var err error
+	r.closing.Do(func() { err = r.close() })
+	return err
+}
+
+func (r *Registry) close() error {
+	r.mu.Lock()
+	r.isClosed = true // from now on agents, watchers and slots only shrink
+	watchers, slots := maps.Clone(r.watchers), r.slots
+	r.mu.Unlock()
+
+	var group sync.WaitGroup
+	errs := make(chan error, len(watchers)+len(slots))
+	for _, slot := range slots {
+		group.Go(func() { errs <- slot.close() })
+	}
+	for watcher := range watchers {
+		group.Go(func() { errs <- watcher.Close() })
+	}
+	group.Wait()
+	close(errs)
+	var problems []error
+	for err := range errs {
+		problems = append(problems, err)
+	}
+	for _, agent := range r.agents {
+		agent.close()
+	}
+	return errors.Join(problems...)
+}
