@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/0x1d/goplt/pkg/registry/consul"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -32,7 +33,7 @@ var defaultYAML []byte
 // that it is safe for concurrent use. Its text forms leave out secrets.
 type Config struct {
 	// Defaults configure the client of each service that Services does not name. Its keys stand at the top level.
-	Defaults rpc.ClientConfig `koanf:",squash"`
+	Defaults rpc.ClientConfig `koanf:",squash"` //nolint:tagliatelle // has no key of its own
 	// Discovery says where the instances of services are found.
 	Discovery DiscoveryConfig `koanf:"discovery"`
 	// Server configures the server that hosts services.
@@ -52,7 +53,7 @@ type ServiceConfig struct {
 	// registry of Config.Discovery.
 	Target string `koanf:"target"`
 	// Client configures the client. Its keys stand beside target.
-	Client rpc.ClientConfig `koanf:",squash"`
+	Client rpc.ClientConfig `koanf:",squash"` //nolint:tagliatelle // has no key of its own
 }
 
 // Provider is a kind of registry.
@@ -71,6 +72,8 @@ const (
 type DiscoveryConfig struct {
 	// Provider is the kind of registry that is asked. Default consul.
 	Provider Provider `koanf:"provider"`
+	// Consul configures the registry of [ProviderConsul], and of targets that begin with consul://.
+	Consul consul.Config `koanf:"consul"`
 	// Static holds the addresses, host:port, of the instances of each service, for [ProviderStatic].
 	Static map[string][]string `koanf:"static"`
 }
@@ -133,7 +136,7 @@ func readFile(path string) (data []byte, err error) {
 }
 
 // Service returns the settings of a service: those in Services, else the Defaults.
-func (c *Config) Service(name string) ServiceConfig {
+func (c Config) Service(name string) ServiceConfig {
 	if service, ok := c.Services[name]; ok {
 		return service
 	}
@@ -141,11 +144,11 @@ func (c *Config) Service(name string) ServiceConfig {
 }
 
 // Client returns the settings of a service's client.
-func (c *Config) Client(service string) rpc.ClientConfig { return c.Service(service).Client }
+func (c Config) Client(service string) rpc.ClientConfig { return c.Service(service).Client }
 
 // Target returns where the instances of a service are, in the form that [registry.ParseTarget] reads: the target in Services, else
 // the name of the service, which means the registry of Discovery.
-func (c *Config) Target(service string) string {
+func (c Config) Target(service string) string {
 	if target := c.Services[service].Target; target != "" {
 		return target
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/0x1d/goplt/pkg/registry/consul"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -50,7 +51,7 @@ func flatten(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // takes one known level apart
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
@@ -64,6 +65,9 @@ func flatten(err error) []error {
 // keyProblem splits an error of a section's Validate into the path within the section that it is about, if it says so, and what is wrong there.
 func keyProblem(err error) (path, problem string) {
 	if key, ok := errors.AsType[*rpc.KeyError](err); ok {
+		return strings.ReplaceAll(key.Key, ".", separator), fmt.Sprintf("%v is not %s", key.Value, key.Want)
+	}
+	if key, ok := errors.AsType[*consul.KeyError](err); ok {
 		return strings.ReplaceAll(key.Key, ".", separator), fmt.Sprintf("%v is not %s", key.Value, key.Want)
 	}
 	return "", err.Error()

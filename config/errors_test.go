@@ -26,8 +26,12 @@ func TestErrors(t *testing.T) {
 unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budget_ratio"?`,
 		},
 		"empty section misspelt": {file: "retrys:\n", want: `unknown key "retrys" in goplt.yaml line 1: did you mean "retry"?`},
-		"key misspelt":           {file: "retry: {max_atempts: 3}", want: `unknown key "retry.max_atempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`},
-		"key in camel case":      {file: "retry: {maxAttempts: 3}", want: `unknown key "retry.maxAttempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`},
+		"key misspelt": {
+			file: "retry: {max_atempts: 3}", want: `unknown key "retry.max_atempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`,
+		},
+		"key in camel case": {
+			file: "retry: {maxAttempts: 3}", want: `unknown key "retry.maxAttempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`,
+		},
 		"key outside its section": {
 			file: "max_attempts: 3", want: `unknown key "max_attempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`,
 		},
@@ -66,11 +70,15 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		"no duration":     {file: "timeout: fast", want: `timeout in goplt.yaml line 1: "fast" is not ` + durations},
 		"duration true":   {file: "timeout: true", want: "timeout in goplt.yaml line 1: true is not " + durations},
 		"no truth value":  {file: "wait_for_instances: yes", want: `wait_for_instances in goplt.yaml line 1: "yes" is not true or false`},
-		"truth in quotes": {file: "wait_for_instances: 'true'", want: `wait_for_instances in goplt.yaml line 1: "true" is not true or false; remove the quotes`},
-		"truth number":    {file: "wait_for_instances: 1", want: "wait_for_instances in goplt.yaml line 1: 1 is not true or false"},
-		"fraction":        {file: "retry: {max_attempts: 2.5}", want: "retry.max_attempts in goplt.yaml line 1: 2.5 is not a whole number"},
-		"number, quotes":  {file: "retry: {max_attempts: '2'}", want: `retry.max_attempts in goplt.yaml line 1: "2" is not a whole number; remove the quotes`},
-		"octal":           {file: "max_send_bytes: 010", want: "max_send_bytes in goplt.yaml line 1: 010 is not a whole number"},
+		"truth in quotes": {
+			file: "wait_for_instances: 'true'", want: `wait_for_instances in goplt.yaml line 1: "true" is not true or false; remove the quotes`,
+		},
+		"truth number": {file: "wait_for_instances: 1", want: "wait_for_instances in goplt.yaml line 1: 1 is not true or false"},
+		"fraction":     {file: "retry: {max_attempts: 2.5}", want: "retry.max_attempts in goplt.yaml line 1: 2.5 is not a whole number"},
+		"number, quotes": {
+			file: "retry: {max_attempts: '2'}", want: `retry.max_attempts in goplt.yaml line 1: "2" is not a whole number; remove the quotes`,
+		},
+		"octal": {file: "max_send_bytes: 010", want: "max_send_bytes in goplt.yaml line 1: 010 is not a whole number"},
 		"beyond 64 bits": {
 			file: "max_send_bytes: 9223372036854775808", want: "max_send_bytes in goplt.yaml line 1: 9223372036854775808 is beyond the numbers of 64 bits",
 		},
@@ -84,9 +92,15 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 
 		"impossible value": {file: "\nretry:\n  max_attempts: 9", want: "retry.max_attempts in goplt.yaml line 3: 9 is not within 1 to 5"},
 		"protocol":         {file: "protocol: soap", want: `protocol in goplt.yaml line 1: "soap" is not one of auto, grpc, http, inprocess`},
-		"provider":         {file: "discovery: {provider: etcd}", want: `discovery.provider in goplt.yaml line 1: "etcd" is not one of consul, static, memory`},
-		"static address":   {file: "discovery: {static: {auth: ['10.0.0.1']}}", want: `discovery.static.auth in goplt.yaml line 1: "10.0.0.1" is not host:port`},
-		"static port 0":    {file: "discovery: {static: {auth: ['10.0.0.1:0']}}", want: `discovery.static.auth in goplt.yaml line 1: "10.0.0.1:0" is not host:port`},
+		"provider": {
+			file: "discovery: {provider: etcd}", want: `discovery.provider in goplt.yaml line 1: "etcd" is not one of consul, static, memory`,
+		},
+		"static address": {
+			file: "discovery: {static: {auth: ['10.0.0.1']}}", want: `discovery.static.auth in goplt.yaml line 1: "10.0.0.1" is not host:port`,
+		},
+		"static port 0": {
+			file: "discovery: {static: {auth: ['10.0.0.1:0']}}", want: `discovery.static.auth in goplt.yaml line 1: "10.0.0.1:0" is not host:port`,
+		},
 		"static service": {
 			file: "discovery: {static: {a..b: []}}", want: `discovery.static in goplt.yaml line 1: service name "a..b" holds ".."`,
 		},
@@ -113,8 +127,16 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 			want: `log.level in goplt.yaml line 1: "loud" is not one of debug, info, warn, error
 log.format in goplt.yaml line 1: "xml" is not one of text, json`,
 		},
+		"consul": {
+			file: "discovery:\n  consul:\n    token_files: x\n    wait: 2m\n    check: {kind: http}",
+			want: `unknown key "discovery.consul.token_files" in goplt.yaml line 3: did you mean "discovery.consul.token_file"?
+discovery.consul.wait in goplt.yaml line 4: 2m0s is not above 0 and at most 1m
+discovery.consul.check.kind in goplt.yaml line 5: "http" is not one of grpc, ttl, none`,
+		},
 		"server address": {file: "server: {listen: here}", want: `server.listen in goplt.yaml line 1: "here" is not host:port`},
-		"server name":    {file: "server: {tls: {server_name: a}}", want: `server.tls.server_name in goplt.yaml line 1: "a" has no meaning on a server; remove it`},
+		"server name": {
+			file: "server: {tls: {server_name: a}}", want: `server.tls.server_name in goplt.yaml line 1: "a" has no meaning on a server; remove it`,
+		},
 		"default that another value makes wrong": {
 			file: "server: {tls: {enabled: true}}",
 			want: `server.tls.cert_file (default): "" is not a file, which a server with TLS needs
@@ -164,12 +186,20 @@ services.audit.timeout in goplt.yaml line 2: -1s is not 0 or more`,
 			want: "ambiguous environment variable GOPLT_SERVICES_A_ATTEMPT_TIMEOUT: services.a.attempt_timeout or services.a-attempt.timeout; " +
 				"set the key in the file instead",
 		},
-		"variable without unit":   {environ: []string{"GOPLT_TIMEOUT=30"}, want: `timeout in GOPLT_TIMEOUT: "30" has no unit; want ` + durations},
-		"variable without value":  {environ: []string{"GOPLT_TIMEOUT="}, want: `timeout in GOPLT_TIMEOUT: "" is not ` + durations},
-		"variable of wrong type":  {environ: []string{"GOPLT_RETRY_MAX_ATTEMPTS=two"}, want: `retry.max_attempts in GOPLT_RETRY_MAX_ATTEMPTS: "two" is not a whole number`},
-		"variable impossible":     {environ: []string{"GOPLT_RETRY_MAX_ATTEMPTS=6"}, want: "retry.max_attempts in GOPLT_RETRY_MAX_ATTEMPTS: 6 is not within 1 to 5"},
-		"variable for a service":  {environ: []string{"GOPLT_SERVICES_AUTH_TIMEOUT=-1s"}, want: "services.auth.timeout in GOPLT_SERVICES_AUTH_TIMEOUT: -1s is not 0 or more"},
-		"variable that is a list": {environ: []string{"GOPLT_DISCOVERY_STATIC_AUTH=a:1,b"}, want: `discovery.static.auth in GOPLT_DISCOVERY_STATIC_AUTH: "b" is not host:port`},
+		"variable without unit":  {environ: []string{"GOPLT_TIMEOUT=30"}, want: `timeout in GOPLT_TIMEOUT: "30" has no unit; want ` + durations},
+		"variable without value": {environ: []string{"GOPLT_TIMEOUT="}, want: `timeout in GOPLT_TIMEOUT: "" is not ` + durations},
+		"variable of wrong type": {
+			environ: []string{"GOPLT_RETRY_MAX_ATTEMPTS=two"}, want: `retry.max_attempts in GOPLT_RETRY_MAX_ATTEMPTS: "two" is not a whole number`,
+		},
+		"variable impossible": {
+			environ: []string{"GOPLT_RETRY_MAX_ATTEMPTS=6"}, want: "retry.max_attempts in GOPLT_RETRY_MAX_ATTEMPTS: 6 is not within 1 to 5",
+		},
+		"variable for a service": {
+			environ: []string{"GOPLT_SERVICES_AUTH_TIMEOUT=-1s"}, want: "services.auth.timeout in GOPLT_SERVICES_AUTH_TIMEOUT: -1s is not 0 or more",
+		},
+		"variable that is a list": {
+			environ: []string{"GOPLT_DISCOVERY_STATIC_AUTH=a:1,b"}, want: `discovery.static.auth in GOPLT_DISCOVERY_STATIC_AUTH: "b" is not host:port`,
+		},
 
 		"all at once, whatever their layer": {
 			file:    "timeouts: 3s\nprotocol: soap\nlog: {level: 3}",

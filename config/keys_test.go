@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"os"
@@ -10,10 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/0x1d/goplt/config"
+	"github.com/0x1d/goplt/pkg/registry/consul"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -21,13 +23,16 @@ import (
 func keysOf(prefix string, value reflect.Value) iter.Seq2[string, reflect.Value] {
 	return func(yield func(string, reflect.Value) bool) {
 		for i := range value.NumField() {
-			name, option, tagged := strings.Cut(value.Type().Field(i).Tag.Get("koanf"), ",")
+			tag, tagged := value.Type().Field(i).Tag.Lookup("koanf")
+			name, option, _ := strings.Cut(tag, ",")
 			field := value.Field(i)
 			switch {
+			case !value.Type().Field(i).IsExported() || tag == "-":
+				continue
+			case !tagged:
+				panic("no tag on " + value.Type().Field(i).Name + " of " + value.Type().String())
 			case option == "squash":
 				name = strings.TrimSuffix(prefix, ".")
-			case !tagged && name == "":
-				continue
 			default:
 				name = prefix + name
 			}
@@ -62,17 +67,21 @@ func valueOf(t *testing.T, config any, key string) any {
 }
 
 // texts are other values than the default, where one that is made from the type alone would not do.
-var texts = map[string]string{ //nolint:gochecknoglobals // a table
+var texts = map[string]string{
 	"protocol": "grpc", "retry.initial_backoff": "1ms",
 	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
+	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
 	"target": "memory:///other",
 }
 
 // companions have to be set together with a key.
-var companions = map[string][]string{ //nolint:gochecknoglobals // a table
+var companions = map[string][]string{
 	"tls.cert_file": {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
-	"server.tls.enabled": {"server.tls.cert_file", "server.tls.key_file"},
+	"discovery.consul.tls.ca_file": {"discovery.consul.address"}, "discovery.consul.tls.server_name": {"discovery.consul.address"},
+	"discovery.consul.tls.cert_file": {"discovery.consul.tls.key_file", "discovery.consul.address"},
+	"discovery.consul.tls.key_file":  {"discovery.consul.tls.cert_file", "discovery.consul.address"},
+	"server.tls.enabled":             {"server.tls.cert_file", "server.tls.key_file"},
 }
 
 // another returns a value that differs from a default, and the texts that set it in the environment and in YAML.
@@ -141,18 +150,18 @@ func TestEveryKeyCanBeSet(t *testing.T) {
 		var environ []string
 		changed := []string{key}
 		for _, other := range companions[key] {
-			environ = append(environ, variable(other)+"=other")
+			environ = append(environ, variable(other)+"="+cmp.Or(texts[other], "other"))
 			changed = append(changed, other)
 		}
 		t.Run(key, func(t *testing.T) {
 			fromFile := load(t, document(key, inYAML), environ...)
 			fromEnvironment := load(t, "", append(environ, variable(key)+"="+text)...)
 			for source, loaded := range map[string]*config.Config{"file": fromFile, "environment": fromEnvironment} {
-				if got := valueOf(t, *loaded, key); !cmp.Equal(got, want) {
+				if got := valueOf(t, *loaded, key); !gocmp.Equal(got, want) {
 					t.Errorf("from the %s: %v, want %v", source, got, want)
 				}
 				for other, field := range keysOf("", reflect.ValueOf(*loaded)) {
-					if was := valueOf(t, *defaults, other); !slices.Contains(changed, other) && !cmp.Equal(field.Interface(), was) {
+					if was := valueOf(t, *defaults, other); !slices.Contains(changed, other) && !gocmp.Equal(field.Interface(), was) {
 						t.Errorf("from the %s: %s changed too, from %v to %v", source, other, was, field)
 					}
 				}
@@ -187,19 +196,19 @@ func TestEveryKeyCanBeOverridden(t *testing.T) {
 				"file":        load(t, document(full, inYAML), environ...),
 				"environment": load(t, "", append(environ, variable(full)+"="+text)...),
 			} {
-				if got := valueOf(t, loaded.Service("billing"), key); !cmp.Equal(got, want) {
+				if got := valueOf(t, loaded.Service("billing"), key); !gocmp.Equal(got, want) {
 					t.Errorf("from the %s: %v, want %v", source, got, want)
 				}
 				for other, field := range keysOf("", reflect.ValueOf(loaded.Service("billing"))) {
 					was := valueOf(t, defaults.Service("billing"), other)
-					if !slices.Contains(changed, other) && !cmp.Equal(field.Interface(), was) {
+					if !slices.Contains(changed, other) && !gocmp.Equal(field.Interface(), was) {
 						t.Errorf("from the %s: %s changed too, from %v to %v", source, other, was, field)
 					}
 				}
-				if diff := cmp.Diff(defaults.Defaults, loaded.Defaults); diff != "" {
+				if diff := gocmp.Diff(defaults.Defaults, loaded.Defaults); diff != "" {
 					t.Errorf("from the %s: the defaults changed:\n%s", source, diff)
 				}
-				if diff := cmp.Diff(defaults.Client("auth"), loaded.Client("auth")); diff != "" {
+				if diff := gocmp.Diff(defaults.Client("auth"), loaded.Client("auth")); diff != "" {
 					t.Errorf("from the %s: another service changed:\n%s", source, diff)
 				}
 			}
@@ -241,7 +250,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			t.Errorf("default.yaml says of %s only %q", key, comment)
 		}
 	}
-	if diff := cmp.Diff(keys, order); diff != "" {
+	if diff := gocmp.Diff(keys, order); diff != "" {
 		t.Errorf("default.yaml has not the keys of the structs in their order (-structs +file):\n%s", diff)
 	}
 }
@@ -249,14 +258,17 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 // The defaults of default.yaml are those of the packages that use them.
 func TestDefaults(t *testing.T) {
 	got := config.Default()
-	if diff := cmp.Diff(rpc.DefaultClientConfig(), got.Defaults); diff != "" {
+	if diff := gocmp.Diff(rpc.DefaultClientConfig(), got.Defaults); diff != "" {
 		t.Errorf("client (-rpc +default.yaml):\n%s", diff)
 	}
-	if diff := cmp.Diff(rpc.DefaultServerConfig(), got.Server); diff != "" {
+	if diff := gocmp.Diff(rpc.DefaultServerConfig(), got.Server); diff != "" {
 		t.Errorf("server (-rpc +default.yaml):\n%s", diff)
 	}
 	if want := (config.LogConfig{Level: "info", Format: "text"}); got.Log != want {
 		t.Errorf("log is %+v, want %+v", got.Log, want)
+	}
+	if diff := gocmp.Diff(consul.DefaultConfig(), got.Discovery.Consul); diff != "" {
+		t.Errorf("discovery.consul (-consul +default.yaml):\n%s", diff)
 	}
 	if got.Discovery.Provider != config.ProviderConsul || len(got.Discovery.Static) != 0 || len(got.Services) != 0 {
 		t.Errorf("discovery is %+v, services are %+v, want Consul and nothing else", got.Discovery, got.Services)

@@ -97,7 +97,7 @@ func (l *layers) decode() (*Config, error) {
 		}
 	}
 	config.origins = make(map[string]origin, len(l.sources))
-	view := viewOf(config)
+	view := viewOf(*config)
 	for path, source := range l.sources {
 		config.origins[path] = origin{source: source, value: view.values[path]}
 	}

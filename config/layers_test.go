@@ -23,7 +23,8 @@ services:
 `)
 	loaded, err := config.Load(path, []string{
 		"HOME=/root", "GOPLT_CONFIG=elsewhere.yaml", "PATH", "GOPLT_SERVER_WEIGHT=2", "GOPLT_SERVER_WEIGHT=3",
-		"GOPLT_TIMEOUT=4s", "GOPLT_SERVICES_AUTH_RETRY_MAX_ATTEMPTS=4", "GOPLT_SERVICES_USER_IMPORT_ATTEMPT_TIMEOUT=7s", "GOPLT_SERVICES_LEDGER_PROTOCOL=http",
+		"GOPLT_TIMEOUT=4s", "GOPLT_SERVICES_AUTH_RETRY_MAX_ATTEMPTS=4", "GOPLT_SERVICES_USER_IMPORT_ATTEMPT_TIMEOUT=7s",
+		"GOPLT_SERVICES_LEDGER_PROTOCOL=http",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,8 @@ discovery:
 // Static addresses of a service can come from the environment; the file's names tell where a name ends.
 func TestStaticFromEnvironment(t *testing.T) {
 	loaded := load(t, "discovery: {static: {user-import: [a:1]}}",
-		"GOPLT_DISCOVERY_STATIC_USER_IMPORT=b:2,c:3", "GOPLT_DISCOVERY_STATIC_LEDGER=d:4", "GOPLT_DISCOVERY_STATIC_AUTH= e:5 ", "GOPLT_DISCOVERY_PROVIDER=static")
+		"GOPLT_DISCOVERY_STATIC_USER_IMPORT=b:2,c:3", "GOPLT_DISCOVERY_STATIC_LEDGER=d:4", "GOPLT_DISCOVERY_STATIC_AUTH= e:5 ",
+		"GOPLT_DISCOVERY_PROVIDER=static")
 	want := map[string][]string{"user-import": {"b:2", "c:3"}, "ledger": {"d:4"}, "auth": {"e:5"}}
 	if diff := cmp.Diff(want, loaded.Discovery.Static); diff != "" {
 		t.Errorf("static (-want +got):\n%s", diff)

@@ -13,7 +13,7 @@ import (
 
 // YAML writes the configuration to w in the form of a configuration file: every key, in the order of the structs, with its source in a comment
 // behind it. Of services only what is set for them is written. Secrets are written as "[redacted]".
-func (c *Config) YAML(w io.Writer) error {
+func (c Config) YAML(w io.Writer) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	view := viewOf(c)
 	for path, value := range view.shown() {
@@ -58,9 +58,9 @@ func addLeaf(mapping *yaml.Node, parts []string, value any, comment string) erro
 	return addLeaf(mapping.Content[len(mapping.Content)-1], parts[1:], value, comment)
 }
 
-// Redacted returns what [Config.YAML] writes, without the sources, as nested maps for other encoders: texts, numbers, truth values and lists of texts.
-// The caller may change it.
-func (c *Config) Redacted() map[string]any {
+// Redacted returns what [Config.YAML] writes, without the sources, as nested maps for other encoders: texts, numbers, truth values and lists of
+// texts. The caller may change it.
+func (c Config) Redacted() map[string]any {
 	root := make(map[string]any)
 	for path, value := range viewOf(c).shown() {
 		mapping := root

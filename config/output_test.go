@@ -80,7 +80,8 @@ func TestRedactedIsForOtherEncoders(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`"timeout":"1h"`, `"max_attempts":3`, `"services":{"auth":{"retry":{"max_attempts":1},"target":"consul:///auth?tag=blue"},"billing":{"timeout":"1h"}}`,
+		`"timeout":"1h"`, `"max_attempts":3`,
+		`"services":{"auth":{"retry":{"max_attempts":1},"target":"consul:///auth?tag=blue"},"billing":{"timeout":"1h"}}`,
 		`"tags":["true","# no comment","blue"]`, `"budget_ratio":0.1`, `"static":{"1.5":["a:1","[::1]:2"]}`,
 	} {
 		if !strings.Contains(string(encoded), want) {
@@ -92,6 +93,41 @@ func TestRedactedIsForOtherEncoders(t *testing.T) {
 	changed.Redacted()["server"].(map[string]any)["tags"].([]string)[0] = "red"
 	if changed.Server.Tags[0] != "blue" {
 		t.Error("a change of what Redacted returned changed the configuration")
+	}
+}
+
+// The token is in no text form, nor in an error about it.
+func TestSecretsAreHidden(t *testing.T) {
+	const token = "b1gs7cr3t-f00d"
+	loaded := load(t, "discovery: {consul: {token: "+token+"}}")
+	var logged strings.Builder
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("loaded", "config", loaded, "value", *loaded)
+	encoded, err := json.Marshal(loaded.Redacted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, badType := config.Load(inFile(t, "discovery: {consul: {token: 7381904455}}"), nil)
+	_, both := config.Load("", []string{"GOPLT_DISCOVERY_CONSUL_TOKEN=" + token, "GOPLT_DISCOVERY_CONSUL_TOKEN_FILE=x"})
+	_, control := config.Load("", []string{"GOPLT_DISCOVERY_CONSUL_TOKEN=" + token + " "})
+	if badType == nil || both == nil || control == nil {
+		t.Fatalf("errors are %v, %v, %v; want all three", badType, both, control)
+	}
+	if want := "discovery.consul.token in goplt.yaml line 1: [redacted] is not text; put it in quotes"; badType.Error() != want {
+		t.Errorf("got %v, want %s", badType, want)
+	}
+	for name, text := range map[string]string{
+		"String": loaded.String(), "%v": fmt.Sprintf("values: %v", *loaded), "%+v": fmt.Sprintf("%+v", loaded), "%#v": fmt.Sprintf("%#v", *loaded),
+		"log": logged.String(), "JSON": string(encoded), "wrong type": badType.Error(), "two tokens": both.Error(), "space": control.Error(),
+	} {
+		if strings.Contains(text, token) || strings.Contains(text, "7381904455") {
+			t.Errorf("%s shows the token: %s", name, text)
+		}
+	}
+	if want := "    token: '[redacted]' # "; !strings.Contains(loaded.String(), want) {
+		t.Errorf("String lacks %q", want)
+	}
+	if config.Default().Discovery.Consul.Token != "" || !strings.Contains(config.Default().String(), `    token: "" # default`) {
+		t.Error("no token is shown as one")
 	}
 }
 

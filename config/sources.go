@@ -9,7 +9,7 @@ import (
 // Source says where the value of a key comes from, such as "services.auth.timeout": "goplt.yaml line 3", "GOPLT_TIMEOUT", "default", or "program" if
 // the program changed it. A service's key that is not overridden has the source of the key at the top level. It is empty for a key that
 // does not exist.
-func (c *Config) Source(key string) string {
+func (c Config) Source(key string) string {
 	view := viewOf(c)
 	for path := range view.values {
 		if display(path) != key {
@@ -42,9 +42,9 @@ type view struct {
 	origins map[string]origin
 }
 
-func viewOf(c *Config) view {
+func viewOf(c Config) view {
 	v := view{values: make(map[string]any), origins: c.origins}
-	for path, value := range schemaOf(reflect.TypeFor[Config]()).values("", reflect.ValueOf(c).Elem()) {
+	for path, value := range schemaOf(reflect.TypeFor[Config]()).values("", reflect.ValueOf(c)) {
 		v.paths = append(v.paths, path)
 		v.values[path] = value.Interface()
 	}

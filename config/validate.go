@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // Validate returns an [*Error] for each value that is impossible, joined, or nil. [Load] has called it; call it after changes.
-func (c *Config) Validate() error {
+func (c Config) Validate() error {
 	check := checker{view: viewOf(c)}
 	defaults := flatten(c.Defaults.Validate())
 	check.section("", defaults)
@@ -56,6 +55,7 @@ func (c *checker) oneOf(path, value string, allowed ...string) {
 
 func (c *checker) discovery(discovery DiscoveryConfig) {
 	c.oneOf("discovery/provider", string(discovery.Provider), string(ProviderConsul), string(ProviderStatic), string(ProviderMemory))
+	c.section("discovery/consul", flatten(discovery.Consul.Validate()))
 	for _, name := range slices.Sorted(maps.Keys(discovery.Static)) {
 		path := join("discovery/static", name)
 		if err := registry.ValidateServiceName(name); err != nil {
@@ -63,7 +63,7 @@ func (c *checker) discovery(discovery DiscoveryConfig) {
 		}
 		for _, address := range discovery.Static[name] {
 			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || !isPort(port) {
-				c.add(path, fmt.Sprintf("%s is not host:port", quote(address)), nil)
+				c.add(path, quote(address)+" is not host:port", nil)
 			}
 		}
 	}
@@ -85,11 +85,12 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 		if err != nil {
 			c.add(join(path, "target"), err.Error(), err)
 		} else if !slices.Contains([]string{"", "consul", "static", "memory"}, target.Scheme) {
-			c.add(join(path, "target"), fmt.Sprintf("%s has the scheme %q, which is not one of consul, static, memory", quote(service.Target), target.Scheme), nil)
+			c.add(join(path, "target"),
+				fmt.Sprintf("%s has the scheme %q, which is not one of consul, static, memory", quote(service.Target), target.Scheme), nil)
 		}
 	}
 	for _, err := range flatten(service.Client.Validate()) {
-		same := func(other error) bool { return reflect.DeepEqual(err, other) }
+		same := func(other error) bool { return other.Error() == err.Error() }
 		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(join(path, key)) {
 			c.section(path, []error{err})
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // plainInteger is a decimal integer without the forms in which YAML and Go read different numbers, such as 010.
-var plainInteger = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+var plainInteger = regexp.MustCompile(`^-?(0|[1-9]\d*)$`)
 
 // parse reads the value of a leaf that is not a list from its text. A text that does not fit gives a message that says why, and begins with shown,
 // the text in the form in which users may see it.

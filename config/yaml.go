@@ -42,17 +42,17 @@ func (r *yamlReader) read(data []byte) {
 	case errors.Is(err, io.EOF):
 		return
 	case err != nil:
-		r.fail("%s: not YAML: %s", r.name, strings.TrimPrefix(err.Error(), "yaml: "))
+		r.failf("%s: not YAML: %s", r.name, strings.TrimPrefix(err.Error(), "yaml: "))
 		return
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		r.fail("%s: holds more than one YAML document; want one", r.name)
+		r.failf("%s: holds more than one YAML document; want one", r.name)
 		return
 	}
 	r.section(r.schema, "", document.Content[0])
 }
 
-func (r *yamlReader) fail(format string, args ...any) {
+func (r *yamlReader) failf(format string, args ...any) {
 	r.problems = append(r.problems, &Error{Source: r.name, text: fmt.Sprintf(format, args...)})
 }
 
@@ -70,10 +70,10 @@ func (r *yamlReader) problem(path string, at *yaml.Node, problem string) {
 func (r *yamlReader) exhausted() bool {
 	r.nodes++
 	if r.nodes == maxNodes {
-		r.fail("%s: has more than %d values, aliases counted as often as they are used", r.name, maxNodes)
+		r.failf("%s: has more than %d values, aliases counted as often as they are used", r.name, maxNodes)
 	}
 	if len(r.problems) == maxProblems {
-		r.fail("%s: has more problems than the %d named", r.name, maxProblems)
+		r.failf("%s: has more problems than the %d named", r.name, maxProblems)
 	}
 	return r.nodes >= maxNodes || len(r.problems) >= maxProblems
 }
@@ -112,10 +112,10 @@ func (r *yamlReader) badName(n *node, path string, name *yaml.Node, seen map[str
 	switch {
 	case name.Kind != yaml.ScalarNode:
 		return "a key is a name, not " + describe(path, name)
-	case name.Tag == "!!merge":
+	case name.Tag == tagMerge:
 		return `merge keys ("<<") are not supported; repeat the keys`
 	case strings.Contains(name.Value, separator):
-		return fmt.Sprintf("%s is not the name of a key", quote(name.Value))
+		return quote(name.Value) + " is not the name of a key"
 	case seen[name.Value] != 0:
 		return fmt.Sprintf("key %s is set twice, first in line %d", quote(name.Value), seen[name.Value])
 	case n.element != nil:
@@ -203,24 +203,34 @@ func leafValue(typ reflect.Type, path string, value *yaml.Node) (got any, proble
 		return nil, shown + " is not text; put it in quotes"
 	}
 	problem = shown + " is not " + want(typ)
-	if _, misfit := parse(typ, value.Value, shown); misfit == "" && value.ShortTag() == "!!str" {
+	if _, misfit := parse(typ, value.Value, shown); misfit == "" && value.ShortTag() == tagText {
 		problem += "; remove the quotes"
 	}
 	return nil, problem
 }
+
+// YAML's types of scalars, as [yaml.Node.ShortTag] names them.
+const (
+	tagText   = "!!str"
+	tagWhole  = "!!int"
+	tagNumber = "!!float"
+	tagTruth  = "!!bool"
+	tagNull   = "!!null"
+	tagMerge  = "!!merge"
+)
 
 // yamlTags returns the types of YAML in which the values of typ are written. A number is let through to where a duration's unit is missed, and a
 // fraction to where it is seen not to be whole.
 func yamlTags(typ reflect.Type) []string {
 	switch {
 	case typ == reflect.TypeFor[time.Duration]():
-		return []string{"!!str", "!!int", "!!float"}
+		return []string{tagText, tagWhole, tagNumber}
 	case typ.Kind() == reflect.String:
-		return []string{"!!str"}
+		return []string{tagText}
 	case typ.Kind() == reflect.Bool:
-		return []string{"!!bool"}
+		return []string{tagTruth}
 	default:
-		return []string{"!!int", "!!float"}
+		return []string{tagWhole, tagNumber}
 	}
 }
 
@@ -228,7 +238,7 @@ func listValue(path string, list *yaml.Node) (got any, problem string) {
 	entries := make([]string, 0, len(list.Content))
 	for i, entry := range list.Content {
 		entry = resolve(entry)
-		if entry.Kind != yaml.ScalarNode || entry.ShortTag() != "!!str" {
+		if entry.Kind != yaml.ScalarNode || entry.ShortTag() != tagText {
 			return nil, fmt.Sprintf("entry %d, %s, is not text; put it in quotes", i+1, describe(path, entry))
 		}
 		entries = append(entries, entry.Value)
@@ -244,7 +254,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == tagNull }
 
 // describe writes a node for a message.
 func describe(path string, n *yaml.Node) string {
@@ -255,7 +265,7 @@ func describe(path string, n *yaml.Node) string {
 		return "a list"
 	case isNull(n):
 		return "nothing"
-	case n.ShortTag() == "!!str" || secret(path):
+	case n.ShortTag() == tagText || secret(path):
 		return show(path, n.Value)
 	default:
 		return clip(n.Value)
