@@ -254,6 +254,10 @@ func (p *Pool) openOne(dial *dialCall, budget time.Duration) {
 // usable reports whether the connection may take a further call: it is open and its peer has not announced to close it.
 func (c *Conn) usable() bool { return !c.observed.goAway.Load() && c.client.Err() == nil }
 
+// Usable reports whether the connection is open and its peer has not announced to close it. After a failed RoundTrip, it tells a request
+// that could not be sent from a connection that could not send it.
+func (c *Conn) Usable() bool { return c.usable() }
+
 // stateChanged runs when a call ended, or the connection did. It may run inside RoundTrip, so it is called with no lock held.
 func (c *Conn) stateChanged(client *http.ClientConn) {
 	p := c.pool

@@ -3,8 +3,8 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -23,9 +23,11 @@ type call struct {
 	request   any
 	received  bool
 
-	deadline time.Time // of the whole call; zero if it has none
-	tried    []*instance
-	attempts []Attempt
+	deadline time.Time   // of the whole call; zero if it has none
+	number   int         // of the attempts begun
+	executed int         // how many of them the service may have seen
+	tried    []*instance // where they failed
+	attempts []Attempt   // what became of them; an attempt by both protocols appears twice
 }
 
 var _ connect.ClientStream = (*call)(nil)
@@ -71,8 +73,16 @@ func (c *call) Receive(dst any) error {
 	if first == nil {
 		return nil
 	}
+	if err := c.repeat(first, func(ctx context.Context) *failure { return c.attempt(ctx, dst) }); err != nil {
+		return c.failed(err)
+	}
+	return nil
+}
+
+// repeat goes on after a first attempt that failed, for as long as that is allowed, and returns nil or how the call ended.
+func (c *call) repeat(first *failure, try func(context.Context) *failure) error {
 	if !first.retryable {
-		return c.failed(first)
+		return first
 	}
 	ctx := c.ctx
 	if !c.deadline.IsZero() {
@@ -81,19 +91,16 @@ func (c *call) Receive(dst any) error {
 		ctx = bounded
 	}
 	err := c.transport.retrier.After(ctx, first, func() error {
-		if failure := c.attempt(ctx, dst); failure != nil {
-			return failure
+		if failed := try(ctx); failed != nil {
+			return failed
 		}
 		return nil
 	})
-	if err == nil {
-		return nil
-	}
-	if ctxErr := ctx.Err(); ctxErr != nil {
+	if last, ok := err.(*failure); ok && last.retryable && ctx.Err() != nil { //nolint:errorlint // attempts return failures unwrapped
 		// The time ran out, or the caller gave up, while a retry was waited for. That is how the call ended.
-		return c.failed(contextError(ctxErr))
+		return contextError(ctx.Err())
 	}
-	return c.failed(err)
+	return err
 }
 
 // failed explains an error by the attempts that led to it.
@@ -123,58 +130,76 @@ func (c *call) idempotent() bool { return c.spec.IdempotencyLevel != connect.Ide
 
 // attempt tries one instance, by both protocols if it has to, and returns nil if it answered with success.
 func (c *call) attempt(ctx context.Context, dst any) *failure {
+	if err := ctx.Err(); err != nil {
+		return &failure{err: contextError(err)}
+	}
 	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.tried)
 	if err != nil {
 		return &failure{err: err}
 	}
-	result := outcomeFailure // what a panic below is taken for
-	defer func() {
-		chosen.finish(permit, result)
-	}()
-	var failed *failure
-	wire := chosen.wireFor(c.transport.config.Protocol)
-	failed, result = c.exchange(ctx, chosen, wire, dst)
-	if failed != nil && wire == &chosen.grpc && chosen.speaksHTTP.Load() && c.transport.config.Protocol == ProtocolAuto {
-		// Hard evidence that gRPC does not get through, found before execution: the same attempt goes on by the other protocol.
-		failed, result = c.exchange(ctx, chosen, &chosen.http, dst)
+	c.number++
+	end := ending{outcome: outcomeFailure} // what a panic below is taken for
+	defer func() { chosen.finish(permit, end.outcome) }()
+	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
+	if end.blocked && c.transport.config.Protocol == ProtocolAuto {
+		// This very exchange showed, before it was executed, that gRPC does not get through: the same attempt goes on by the other
+		// protocol. What another call has found out about the instance is no reason to send this one again.
+		evidence := end.failed.err
+		end = c.exchange(ctx, chosen, &chosen.http, dst)
+		if end.answered {
+			c.transport.learnHTTP(chosen, evidence)
+		}
 	}
-	if failed == nil {
+	if end.failed == nil {
 		c.transport.budget.Succeeded()
 		return nil
 	}
 	c.tried = append(c.tried, chosen)
-	return failed
+	return end.failed
+}
+
+// ending is how an exchange ended.
+type ending struct {
+	failed   *failure // nil if it succeeded
+	outcome  outcome  // what it says of the instance
+	answered bool     // whether the service itself answered, be it with an error
+	blocked  bool     // whether it proves that gRPC does not get through
 }
 
 // exchange speaks one protocol to one instance once.
-func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, dst any) (*failure, outcome) {
+func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, dst any) ending {
 	started := time.Now()
-	ctx, cancel := c.attemptContext(parent, started)
+	e := &exchange{}
+	ctx, cancel := c.attemptContext(parent, e, started)
 	defer cancel()
-	e := &exchange{Context: ctx}
+	e.Context = ctx
 	err := c.run(e, wire, dst)
-	if err == nil {
-		return nil, outcomeSuccess
+	if len(c.attempts) > 0 {
+		c.adoptInfo(e)
 	}
+	if err == nil {
+		return ending{outcome: outcomeSuccess, answered: true}
+	}
+	blocked := e.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
 	verdict := c.verdict(e, wire)
+	if !verdict.Unexecuted() {
+		c.executed++
+	}
 	failed, result := c.judge(parent, e, verdict, err)
 	c.attempts = append(c.attempts, Attempt{
 		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(failed.err),
-		Duration: time.Since(started), Err: err,
+		Duration: time.Since(started), Err: failed.err,
 	})
-	if e.blocked || errors.Is(err, pool.ErrNotHTTP2) {
-		c.transport.learnHTTP(chosen, err)
-	}
-	return failed, result
+	return ending{failed: failed, outcome: result, answered: e.answered, blocked: blocked}
 }
 
 // attemptContext bounds an attempt by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that
 // must not be repeated has all the time there is.
-func (c *call) attemptContext(parent context.Context, now time.Time) (context.Context, context.CancelFunc) {
+func (c *call) attemptContext(parent context.Context, e *exchange, now time.Time) (context.Context, context.CancelFunc) {
 	deadline := c.deadline
-	if limit := c.transport.config.AttemptTimeout; limit > 0 && c.idempotent() && c.transport.retrier.MaxAttempts() > len(c.attempts)+1 {
+	if limit := c.transport.config.AttemptTimeout; limit > 0 && c.idempotent() && c.number < c.transport.retrier.MaxAttempts() {
 		if own := now.Add(limit); deadline.IsZero() || own.Before(deadline) {
-			deadline = own
+			deadline, e.limit = own, own
 		}
 	}
 	ctx := parent
@@ -212,16 +237,15 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	err = stream.Receive(dst)
-	if len(c.attempts) > 0 {
-		c.adoptInfo(e)
-	}
-	return err
+	return stream.Receive(dst)
 }
 
 // verdict says whether the exchange was executed.
 func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
-	sent := e.sent.Load()
+	if e.blocked.Load() {
+		return resilience.Refused // for its form, by something that never looked at the message
+	}
+	sent := e.sent()
 	if sent && e.response == nil && wire.protocol == ProtocolHTTP {
 		// The connection was this exchange's alone, so its bytes tell more than the body's having been read into a buffer.
 		sent = e.conn.Abandon() > e.written
@@ -235,24 +259,31 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	switch {
 	case parent.Err() != nil && !isDeadline(parent.Err()):
 		return failed, outcomeNone // the caller gave up
+	case c.transport.ctx.Err() != nil && !isRemote(err):
+		failed.err = cutOff(err)
+		return failed, outcomeNone
 	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
 		if e.response != nil {
 			return failed, outcomeNone
 		}
 		return failed, outcomeFailure // silence up to the very end
-	case e.conn != nil && !e.dispatched.Load():
+	case e.unused:
 		return failed, outcomeNone // the message could not be written: no instance would take it
+	case verdict == resilience.NotSent && e.unsendable():
+		failed.err = connect.NewError(connect.CodeInternal, "request cannot be sent: "+e.err.Error()).WithCause(e.err)
+		return failed, outcomeNone
 	}
+	timedOut := e.timedOut(err)
 	result := outcomeFailure
-	if e.response != nil && e.answered && e.Err() == nil {
+	if e.response != nil && e.answered && !e.broken && !timedOut {
 		result = outcomeSuccess // an error of the service's own is an answer
 	}
 	if verdict.Unexecuted() {
 		failed.retryable = true // adds nothing to any instance's load, so the budget has no say
 		return failed, result
 	}
-	pushback, pushed, refuses := c.pushback(e)
-	if !c.idempotent() || refuses || !retryableCode(e, verdict, err, pushed) {
+	pushback, pushed, refuses := pushback(e)
+	if !c.idempotent() || refuses || !retryableCode(verdict, err, pushed, timedOut) {
 		return failed, result
 	}
 	failed.retryable, failed.delay = c.transport.budget.Failed(), pushback
@@ -261,28 +292,27 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 
 // retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost or kept silent for the attempt's
 // time, it is unavailable, or it said itself when to come back.
-func retryableCode(e *exchange, verdict resilience.Verdict, err error, pushed bool) bool {
+func retryableCode(verdict resilience.Verdict, err error, pushed, timedOut bool) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable:
 		return true
 	case connect.CodeResourceExhausted:
 		return pushed
-	case connect.CodeDeadlineExceeded:
-		return e.Err() != nil
 	default:
-		return verdict == resilience.MaybeProcessed
+		return timedOut || verdict == resilience.MaybeProcessed
 	}
 }
 
 // pushback reads when the server wants the call to come back (gRFC A6, pushback): after a time, or, by a value that is negative,
 // unreadable or repeated, not at all.
-func (c *call) pushback(e *exchange) (delay time.Duration, pushed, refuses bool) {
+func pushback(e *exchange) (delay time.Duration, pushed, refuses bool) {
 	if e.response == nil {
 		return 0, false, false
 	}
-	values := e.response.Trailer.Values(pushbackHeader)
-	if len(values) == 0 {
-		values = e.response.Header.Values(pushbackHeader)
+	var values []string
+	for _, header := range []http.Header{e.response.Trailer, e.response.Header} {
+		values = append(values, header.Values(pushbackHeader)...)
+		values = append(values, header.Values(connectTrailerPrefix+pushbackHeader)...)
 	}
 	if len(values) == 0 {
 		return 0, false, false
@@ -295,47 +325,8 @@ func (c *call) pushback(e *exchange) (delay time.Duration, pushed, refuses bool)
 }
 
 const (
-	pushbackHeader         = "Grpc-Retry-Pushback-Ms"
-	previousAttemptsHeader = "Grpc-Previous-Rpc-Attempts"
+	pushbackHeader = "Grpc-Retry-Pushback-Ms"
+	// connectTrailerPrefix marks the trailers of a unary call among the headers of its response
+	// (https://connectrpc.com/docs/protocol#unary-response).
+	connectTrailerPrefix = "Trailer-"
 )
-
-// freshInfo gives a later attempt response metadata of its own, with the caller's request metadata. The first attempt uses the caller's:
-// most calls have no other.
-func (c *call) freshInfo(ctx context.Context) context.Context {
-	callers, _ := connect.CallInfoForClientContext(c.ctx)
-	ctx, own := connect.NewClientContext(ctx)
-	if callers != nil {
-		for name, values := range callers.RequestHeader().All() {
-			own.RequestHeader().SetValues(name, values)
-		}
-	}
-	own.RequestHeader().Set(previousAttemptsHeader, fmt.Sprint(len(c.attempts)))
-	return ctx
-}
-
-// adoptInfo shows the caller what the latest attempt brought, in place of what earlier ones did.
-func (c *call) adoptInfo(e *exchange) {
-	callers, ok := connect.CallInfoForClientContext(c.ctx)
-	own, _ := connect.CallInfoForClientContext(e)
-	if !ok || own == nil || own == callers {
-		return
-	}
-	replace(callers.ResponseHeader(), own.ResponseHeader())
-	replace(callers.ResponseTrailer(), own.ResponseTrailer())
-	callers.Spec, callers.PeerAddr, callers.Protocol, callers.Codec = own.Spec, own.PeerAddr, own.Protocol, own.Codec
-	callers.RequestEncoding, callers.ResponseEncoding = own.RequestEncoding, own.ResponseEncoding
-	callers.SendStats, callers.ReceiveStats, callers.TransportInfo = own.SendStats, own.ReceiveStats, own.TransportInfo
-}
-
-func replace(to, from *connect.Header) {
-	var stale []string
-	for name := range to.All() {
-		stale = append(stale, name)
-	}
-	for _, name := range stale {
-		to.Delete(name)
-	}
-	for name, values := range from.All() {
-		to.SetValues(name, values)
-	}
-}

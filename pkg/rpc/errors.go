@@ -103,3 +103,9 @@ func contextError(err error) error {
 	}
 	return connect.NewError(code, err.Error()).WithCause(err)
 }
+
+// cutOff is the error of what was under way when the transport was closed and did not end within the drain timeout.
+func cutOff(cause error) error {
+	return connect.NewError(connect.CodeUnavailable, ErrClosed.Error()+": cut off after the drain timeout: "+cause.Error()).
+		WithCause(errors.Join(ErrClosed, cause))
+}

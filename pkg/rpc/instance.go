@@ -56,9 +56,13 @@ func keyOf(described registry.Instance) instanceKey {
 	return instanceKey{id: described.ID, addr: described.Addr(), revision: described.Revision}
 }
 
+// protocolHint is the key of the metadata by which an instance may say that gRPC does not get through to it; see [registry.Instance].
+const protocolHint = "protocol"
+
 func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, logger *slog.Logger) *instance {
 	i := &instance{id: described.ID, addr: described.Addr()}
 	i.described.Store(&described)
+	i.speaksHTTP.Store(described.Metadata[protocolHint] == string(ProtocolHTTP))
 	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
 	i.http = newWire(ProtocolHTTP, i.addr, config, security)
 	if config.Breaker.Enabled {
@@ -153,31 +157,46 @@ func (i *instance) mayServe() bool {
 	return !i.breakerShut.Load() || !i.breaker.IsOpen() || i.breaker.RemainingDelay() == 0
 }
 
-// acquirePermit asks the breaker, whose answer has to be followed by exactly one record.
-func (i *instance) acquirePermit() bool {
-	return !i.breakerShut.Load() || i.breaker.TryAcquirePermit()
+// permit is a breaker's leave to make an attempt.
+type permit int
+
+const (
+	permitNone  permit = iota // none: the attempt is made against the breaker, which is not told of it
+	permitFree                // of a closed breaker, or none at all: is told of the outcome if it is still closed then
+	permitProbe               // of a half-open breaker, which has few: has to be told of the outcome, exactly once
+)
+
+// acquirePermit asks the breaker. Each answer has to be followed by one record.
+func (i *instance) acquirePermit() permit {
+	switch {
+	case !i.breakerShut.Load():
+		return permitFree
+	case i.breaker.TryAcquirePermit():
+		return permitProbe
+	default:
+		return permitNone
+	}
 }
 
-// finish counts an attempt out, after its outcome. permit says whether the breaker is to be told.
-func (i *instance) finish(permit bool, result outcome) {
+// finish counts an attempt out, after its outcome.
+func (i *instance) finish(permit permit, result outcome) {
 	i.calls.Add(1)
 	if result == outcomeFailure {
 		i.fails.Add(1)
 	}
-	if permit {
-		i.record(result)
-	}
+	i.record(permit, result)
 	i.leave()
 }
 
-// record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is; a probe
-// that says nothing has not shown the instance to be well, and its permit has to be answered, so it counts as failed.
-func (i *instance) record(outcome outcome) {
+// record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is. A probe
+// that says nothing has not shown the instance to be well, and its permit has to be answered, so it counts as failed. An attempt that
+// began before the breaker opened is no probe, and must not answer for one.
+func (i *instance) record(permit permit, result outcome) {
 	switch {
-	case i.breaker == nil:
-	case outcome == outcomeSuccess:
+	case i.breaker == nil || permit == permitNone || permit == permitFree && i.breakerShut.Load():
+	case result == outcomeSuccess:
 		i.breaker.RecordSuccess()
-	case outcome == outcomeFailure || i.breakerShut.Load():
+	case result == outcomeFailure || permit == permitProbe && i.breaker.IsHalfOpen():
 		i.breaker.RecordFailure()
 	}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -17,7 +18,8 @@ import (
 // from instance to instance and from gRPC to the other protocol, after that it stays. It implements [connect.ClientStream].
 type stream struct {
 	transport *Transport
-	ctx       context.Context //nolint:containedctx // the stream's own, given to NewClientStream
+	ctx       context.Context //nolint:containedctx // the stream's own, below the one given to NewClientStream
+	cancel    context.CancelFunc
 	spec      connect.Spec
 
 	once    sync.Once
@@ -25,13 +27,19 @@ type stream struct {
 	openErr error                // set by once
 
 	chosen   *instance
-	permit   bool
+	permit   permit
 	exchange *exchange
+	evidence error // that gRPC does not get through to chosen, until the other protocol has proved to
 	ended    sync.Once
-	cancel   context.CancelFunc // of the exchange's context
 }
 
 var _ connect.ClientStream = (*stream)(nil)
+
+func newStream(ctx context.Context, transport *Transport, spec connect.Spec) *stream {
+	s := &stream{transport: transport, spec: spec}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	return s
+}
 
 // SendHeaders opens the stream and sends its headers.
 func (s *stream) SendHeaders() error {
@@ -39,7 +47,7 @@ func (s *stream) SendHeaders() error {
 	if err != nil {
 		return err
 	}
-	return inner.SendHeaders()
+	return s.sent(inner.SendHeaders())
 }
 
 // Send opens the stream if need be and sends a message.
@@ -48,7 +56,7 @@ func (s *stream) Send(message any) error {
 	if err != nil {
 		return err
 	}
-	return inner.Send(message)
+	return s.sent(inner.Send(message))
 }
 
 // CloseSend opens the stream if need be and closes its sending side.
@@ -57,7 +65,17 @@ func (s *stream) CloseSend() error {
 	if err != nil {
 		return err
 	}
-	return inner.CloseSend()
+	return s.sent(inner.CloseSend())
+}
+
+// sent ends a server stream whose one request could not be sent: its caller gets the error and no stream that could be closed.
+func (s *stream) sent(err error) error {
+	if err != nil && s.spec.StreamType == connect.StreamTypeServer {
+		err = s.explained(err)
+		s.end(err)
+		_ = s.inner.Close()
+	}
+	return err
 }
 
 // Receive opens the stream if need be and receives a message.
@@ -66,27 +84,55 @@ func (s *stream) Receive(message any) error {
 	if err != nil {
 		return err
 	}
-	if err := inner.Receive(message); err != nil {
-		s.end(err)
-		return err
+	err = inner.Receive(message)
+	if s.evidence != nil && (err == nil || errors.Is(err, io.EOF) || isRemote(err)) {
+		s.transport.learnHTTP(s.chosen, s.evidence)
+		s.evidence = nil
 	}
-	return nil
+	if err == nil && s.spec.StreamType != connect.StreamTypeClient {
+		return nil
+	}
+	err = s.explained(err)
+	s.end(err) // the answer to a client stream is its only one
+	return err
 }
 
-// Close ends the stream and gives back what it holds.
+// explained adds to an error what the wire cannot know of it.
+func (s *stream) explained(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || isRemote(err) {
+		return err
+	}
+	if s.exchange.blocked.Load() {
+		s.transport.learnHTTP(s.chosen, err) // the next stream gets through; this one's message is gone
+	}
+	if s.transport.ctx.Err() != nil {
+		return cutOff(err)
+	}
+	return err
+}
+
+// Close ends the stream and gives back what it holds. Whatever is under way on it returns.
 func (s *stream) Close() error {
+	s.cancel() // first: it unblocks opening, and receiving from a peer that does not answer
 	s.once.Do(func() { s.openErr = contextError(context.Canceled) })
 	if s.openErr != nil {
 		return nil
 	}
 	err := s.inner.Close()
 	s.end(context.Canceled)
+	if connect.CodeOf(err) == connect.CodeCanceled {
+		return nil // that is what Close is for
+	}
 	return err
 }
 
 // open opens the stream once.
 func (s *stream) open() (connect.ClientStream, error) {
-	s.once.Do(func() { s.openErr = s.connect() })
+	s.once.Do(func() {
+		if s.openErr = s.connect(); s.openErr != nil {
+			s.cancel()
+		}
+	})
 	return s.inner, s.openErr
 }
 
@@ -96,57 +142,36 @@ func (s *stream) connect() error {
 		return unavailable(ErrClosed)
 	}
 	opener := &call{transport: s.transport, ctx: s.ctx, spec: s.spec}
-	ctx := s.ctx
 	if timeout := s.transport.config.Timeout; timeout > 0 {
-		bounded, cancel := context.WithTimeout(ctx, timeout)
+		bounded, cancel := context.WithTimeout(s.ctx, timeout)
 		defer cancel()
-		ctx = bounded
-		opener.deadline, _ = ctx.Deadline()
+		opener.ctx = bounded
 	}
-	var err error
-	if first := s.tryInstance(ctx, opener); first != nil {
-		err = first
-		if first.retryable {
-			err = s.transport.retrier.After(ctx, first, func() error {
-				if failed := s.tryInstance(ctx, opener); failed != nil {
-					return failed
-				}
-				return nil
-			})
+	opener.deadline, _ = opener.ctx.Deadline()
+	if first := s.tryInstance(opener.ctx, opener); first != nil {
+		if err := opener.repeat(first, func(ctx context.Context) *failure { return s.tryInstance(ctx, opener) }); err != nil {
+			s.transport.end()
+			return opener.failed(err)
 		}
 	}
-	if err != nil {
-		s.transport.end()
-		return opener.failed(err)
-	}
 	// A caller may abandon a stream by its context alone.
-	context.AfterFunc(s.exchange.Context, func() { s.end(context.Canceled) })
+	context.AfterFunc(s.ctx, func() { s.end(context.Canceled) })
 	return nil
 }
 
 // tryInstance reserves a connection to one instance, of the other protocol if gRPC provably does not get through.
 func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
+	if err := ctx.Err(); err != nil {
+		return &failure{err: contextError(err)}
+	}
 	chosen, permit, err := s.transport.pick(ctx, opener.deadline, opener.tried)
 	if err != nil {
 		return &failure{err: err}
 	}
-	wire := chosen.wireFor(s.transport.config.Protocol)
 	started := time.Now()
-	conn, err := wire.pool.Acquire(ctx)
-	if errors.Is(err, pool.ErrNotHTTP2) && s.transport.config.Protocol == ProtocolAuto {
-		s.transport.learnHTTP(chosen, err)
-		wire = &chosen.http
-		conn, err = wire.pool.Acquire(ctx)
-	}
+	wire, conn, err := s.reserve(ctx, chosen)
 	if err != nil {
-		result := outcomeFailure
-		failed := &failure{err: unavailable(err), retryable: true}
-		if ctxErr := ctx.Err(); ctxErr != nil {
-			failed = &failure{err: contextError(ctxErr)}
-			if !isDeadline(ctxErr) {
-				result = outcomeNone
-			}
-		}
+		failed, result := s.judge(ctx, opener, err)
 		chosen.finish(permit, result)
 		opener.tried = append(opener.tried, chosen)
 		opener.attempts = append(opener.attempts, Attempt{
@@ -156,24 +181,65 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 		return failed
 	}
 	s.chosen, s.permit = chosen, permit
-	owned, cancel := context.WithCancel(s.ctx)
-	s.cancel = cancel
-	s.exchange = &exchange{Context: owned, conn: conn}
+	s.exchange = &exchange{Context: s.ctx, conn: conn}
 	if s.inner, err = wire.transport.NewClientStream(s.exchange, s.spec); err != nil {
-		cancel()
 		s.exchange.finish()
 		chosen.finish(permit, outcomeNone)
 		return &failure{err: err}
 	}
+	if permit == permitProbe {
+		// A stream may last for days. A half-open breaker cannot wait for it, and has its answer: the instance takes connections.
+		chosen.record(permit, outcomeSuccess)
+		s.permit = permitNone
+	}
 	return nil
 }
 
-// end gives back what the stream holds, once, when it ended by err.
+// reserve acquires a connection to an instance by gRPC, or by the other protocol where gRPC does not get through.
+func (s *stream) reserve(ctx context.Context, chosen *instance) (*wire, *pool.Conn, error) {
+	wire := chosen.wireFor(s.transport.config.Protocol)
+	s.evidence = nil
+	if wire == &chosen.grpc {
+		conn, err := wire.pool.Acquire(ctx)
+		if !errors.Is(err, pool.ErrNotHTTP2) || s.transport.config.Protocol != ProtocolAuto {
+			return wire, conn, err
+		}
+		s.evidence = err
+		wire = &chosen.http
+	}
+	if s.spec.StreamType == connect.StreamTypeBidi {
+		return wire, nil, errHTTP1Bidi
+	}
+	conn, err := wire.pool.Acquire(ctx)
+	return wire, conn, err
+}
+
+// errHTTP1Bidi is why a bidirectional stream cannot be opened to an instance to which gRPC does not get through.
+var errHTTP1Bidi = errors.New("a bidirectional stream needs HTTP/2, and the instance is spoken to over HTTP/1.1")
+
+// judge decides what it says of an instance that no connection to it could be had, and whether another may be tried.
+func (s *stream) judge(ctx context.Context, opener *call, err error) (*failure, outcome) {
+	ctxErr := ctx.Err()
+	switch {
+	case ctxErr != nil && !isDeadline(ctxErr):
+		return &failure{err: contextError(ctxErr)}, outcomeNone
+	case ctxErr != nil:
+		return &failure{err: contextError(ctxErr)}, outcomeFailure
+	case errors.Is(err, errHTTP1Bidi):
+		others := len(s.transport.view.Load().instances) > len(opener.tried)+1 // which may speak gRPC
+		failed := connect.NewError(connect.CodeUnimplemented, fmt.Sprintf("%s: %v", s.spec.Procedure, err)).WithCause(err)
+		return &failure{err: failed, retryable: others}, outcomeNone
+	default:
+		return &failure{err: unavailable(err), retryable: true}, outcomeFailure
+	}
+}
+
+// end gives back what the stream holds, once, when it ended by err; nil for success.
 func (s *stream) end(err error) {
 	s.ended.Do(func() {
 		result := outcomeSuccess
 		switch {
-		case errors.Is(err, io.EOF) || isRemote(err):
+		case err == nil || errors.Is(err, io.EOF) || isRemote(err):
 		case s.ctx.Err() != nil || errors.Is(err, context.Canceled):
 			result = outcomeNone
 		case connect.CodeOf(err) == connect.CodeUnavailable:
@@ -184,52 +250,4 @@ func (s *stream) end(err error) {
 		s.chosen.finish(s.permit, result)
 		s.transport.end()
 	})
-}
-
-// newInProcessStream dispatches to a server in this process, under the same time-out and Close as calls over a network.
-func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	if !t.begin() {
-		return nil, unavailable(ErrClosed)
-	}
-	cancel := func() {}
-	if timeout := t.config.Timeout; timeout > 0 && spec.StreamType == connect.StreamTypeUnary {
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-	}
-	inner, err := t.inProcess.NewClientStream(ctx, spec)
-	if err != nil {
-		cancel()
-		t.end()
-		return nil, err
-	}
-	s := &inProcessStream{ClientStream: inner}
-	s.release = sync.OnceFunc(func() {
-		cancel()
-		t.end()
-	})
-	if spec.StreamType != connect.StreamTypeUnary {
-		context.AfterFunc(ctx, s.release)
-	}
-	return s, nil
-}
-
-// inProcessStream releases what its call holds when it ends.
-type inProcessStream struct {
-	connect.ClientStream
-
-	release func()
-}
-
-// Receive releases at the end of the stream.
-func (s *inProcessStream) Receive(message any) error {
-	err := s.ClientStream.Receive(message)
-	if err != nil {
-		s.release()
-	}
-	return err
-}
-
-// Close releases in any case.
-func (s *inProcessStream) Close() error {
-	defer s.release()
-	return s.ClientStream.Close()
 }

@@ -144,7 +144,7 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	case spec.StreamType == connect.StreamTypeUnary:
 		return &call{transport: t, ctx: ctx, spec: spec}, nil
 	default:
-		return &stream{transport: t, ctx: ctx, spec: spec}, nil
+		return newStream(ctx, t, spec), nil
 	}
 }
 
@@ -198,56 +198,57 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// pick chooses an instance for an attempt and counts the attempt in; permit says whether its breaker is to be told of the outcome.
+// pick chooses an instance for an attempt and counts the attempt in; permit says what its breaker is to be told of the outcome.
 // Instances already tried are avoided while there are others, and open breakers honoured while not all are open: then serving from
 // any beats serving from none.
-func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*instance) (chosen *instance, permit bool, err error) {
+func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*instance) (chosen *instance, permit permit, err error) {
 	t.start.Do(t.watch)
 	for {
+		if t.ctx.Err() != nil {
+			return nil, permitNone, unavailable(ErrClosed)
+		}
 		current := t.view.Load()
 		if len(current.instances) == 0 {
 			if current, err = t.awaitInstances(ctx, deadline); err != nil {
-				return nil, false, err
+				return nil, permitNone, err
 			}
 		}
 		chosen, permit = choose(current.instances, tried)
 		if chosen.enter() {
 			return chosen, permit, nil
 		}
-		if permit {
-			chosen.record(outcomeNone)
-		}
+		chosen.record(permit, outcomeNone)
 		if ctx.Err() != nil {
-			return nil, false, contextError(ctx.Err())
+			return nil, permitNone, contextError(ctx.Err())
 		}
 	}
 }
 
 // choose picks from instances, of which there is at least one.
-func choose(instances, tried []*instance) (chosen *instance, permit bool) {
+func choose(instances, tried []*instance) (*instance, permit) {
 	var avoid [maxPermitTries]*instance // those whose breaker refused
-	refused := 0
-	for refused < maxPermitTries {
+	for refused := range maxPermitTries {
 		chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool {
 			return candidate.mayServe() && !contains(tried, candidate) && !contains(avoid[:refused], candidate)
 		})
 		if !ok {
 			break
 		}
-		if chosen.acquirePermit() {
-			return chosen, true
+		if permit := chosen.acquirePermit(); permit != permitNone {
+			return chosen, permit
 		}
 		avoid[refused] = chosen
-		refused++
 	}
-	if chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return candidate.mayServe() }); ok && chosen.acquirePermit() {
-		return chosen, true
+	if chosen, ok := balancer.PowerOfTwo(instances, (*instance).mayServe); ok {
+		if permit := chosen.acquirePermit(); permit != permitNone {
+			return chosen, permit
+		}
 	}
-	chosen, _ = balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !contains(tried, candidate) })
-	if chosen == nil {
+	chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !contains(tried, candidate) })
+	if !ok {
 		chosen, _ = balancer.PowerOfTwo(instances, func(*instance) bool { return true })
 	}
-	return chosen, false
+	return chosen, permitNone
 }
 
 // maxPermitTries bounds how many half-open breakers one pick asks for a permit.

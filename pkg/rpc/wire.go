@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/net/http2"
@@ -14,19 +15,21 @@ import (
 )
 
 // exchange is one HTTP exchange on a connection that was reserved for it, and what it showed. It travels as the request's context, so
-// that one allocation serves for both.
+// that one allocation serves for both. Fields that are not atomic belong to the goroutine that calls Do and reads the response's body.
 type exchange struct {
 	context.Context //nolint:containedctx // it is a context, with one more value
 
+	limit   time.Time // of this attempt alone; zero if it has all the call's time
 	conn    *pool.Conn
 	written uint64 // bytes on the connection before this exchange; HTTP/1.1 only
 
-	dispatched atomic.Bool // whether the slot was used
-	sent       atomic.Bool // whether any of the request's body was read for sending
+	dispatched atomic.Bool // whether the slot was used, by a request or by giving it back
+	unused     bool        // whether it was given back without a request
 	response   *http.Response
-	answered   bool // whether the response is the service's, not of something before it
-	blocked    bool // whether the response proves that gRPC does not get through
-	err        error
+	answered   bool        // whether the response is the service's, not of something before it
+	blocked    atomic.Bool // whether the response proves that gRPC does not get through
+	broken     bool        // whether the response's body could not be read to its end
+	err        error       // of RoundTrip
 
 	requestBody  requestBody
 	responseBody responseBody
@@ -44,9 +47,33 @@ func (e *exchange) Value(key any) any {
 
 // finish gives an unused slot back.
 func (e *exchange) finish() {
-	if !e.dispatched.Swap(true) {
+	if e.conn != nil && !e.dispatched.Swap(true) {
+		e.unused = true
 		e.conn.Release()
 	}
+}
+
+// sent reports whether any of the request's message was handed to the connection. If not, none ever will be: what remains of the
+// request in net/http's hands can only fail from here on.
+func (e *exchange) sent() bool { return e.dispatched.Load() && !e.unused && !e.requestBody.seal() }
+
+// unsendable reports whether it was the request that net/http refused, for a header that is invalid or larger than the peer takes, and not
+// the connection that failed. It is asked of an exchange whose message was not sent.
+func (e *exchange) unsendable() bool {
+	if e.err == nil || e.Err() != nil || !e.conn.Usable() {
+		return false
+	}
+	_, reset := errors.AsType[http2.StreamError](e.err)
+	return !reset
+}
+
+// timeoutRounding is by how much a deadline may be shortened when it is written into a request's header, at least a millisecond in
+// Connect-Timeout-Ms.
+const timeoutRounding = 2 * time.Millisecond
+
+// timedOut reports whether the attempt's own time ran out, of which the server may have taken notice first.
+func (e *exchange) timedOut(err error) bool {
+	return connect.CodeOf(err) == connect.CodeDeadlineExceeded && (e.Err() != nil || !e.limit.IsZero() && time.Until(e.limit) < timeoutRounding)
 }
 
 // httpDoer is the HTTP client below connecthttp: it sends each request on the connection reserved for its exchange, and notes what
@@ -63,47 +90,68 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 		return nil, errors.New("request without a connection reserved for it")
 	}
 	if request.Body == nil || request.Body == http.NoBody {
-		e.sent.Store(true) // without a body, nothing tells whether the request left
+		e.requestBody.state.Store(bodyRead) // without a body, nothing tells whether the request left
 	} else {
-		e.requestBody = requestBody{ReadCloser: request.Body, sent: &e.sent}
+		e.requestBody.ReadCloser = request.Body
 		request.Body = &e.requestBody
+		request.GetBody = nil // would let net/http send the message without our seeing it
 	}
 	response, err := e.conn.RoundTrip(request)
 	if err != nil {
 		e.err = err
-		return nil, wireError(request.Context(), err)
+		return nil, wireError(e, err)
 	}
 	e.response = response
 	e.answered = d.answered(response)
-	e.blocked = d.blocked != nil && d.blocked(response)
-	e.responseBody = responseBody{ReadCloser: response.Body, ctx: request.Context()}
+	if d.blocked != nil && d.blocked(response) {
+		e.blocked.Store(true)
+	}
+	e.responseBody = responseBody{ReadCloser: response.Body, exchange: e}
 	response.Body = &e.responseBody
 	return response, nil
 }
 
-// requestBody notes when the request's message begins to leave. net/http reads it only after it has written the headers.
+// requestBody notes when the request's message begins to leave. net/http reads it only after it has written the headers, from a goroutine
+// of its own, which may outlive RoundTrip.
 type requestBody struct {
 	io.ReadCloser
 
-	sent *atomic.Bool
+	state atomic.Int32
 }
 
+const (
+	bodyUnread int32 = iota
+	bodyRead         // reading has begun
+	bodySealed       // can not begin any more
+)
+
+// Read hands out the message, unless it is sealed.
 func (b *requestBody) Read(buffer []byte) (int, error) {
-	b.sent.Store(true)
+	if !b.state.CompareAndSwap(bodyUnread, bodyRead) && b.state.Load() == bodySealed {
+		return 0, errSealed
+	}
 	return b.ReadCloser.Read(buffer)
+}
+
+var errSealed = errors.New("request was given up before its message was read")
+
+// seal reports whether nothing was read, and sees to it that this remains so.
+func (b *requestBody) seal() bool {
+	return b.state.CompareAndSwap(bodyUnread, bodySealed) || b.state.Load() == bodySealed
 }
 
 // responseBody gives failures to read their code.
 type responseBody struct {
 	io.ReadCloser
 
-	ctx context.Context //nolint:containedctx // the exchange's, to tell a cancelled read from a broken connection
+	exchange *exchange
 }
 
 func (b *responseBody) Read(buffer []byte) (int, error) {
 	n, err := b.ReadCloser.Read(buffer)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = wireError(b.ctx, err)
+		b.exchange.broken = true
+		err = wireError(b.exchange, err)
 	}
 	return n, err
 }

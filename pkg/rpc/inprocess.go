@@ -1,0 +1,67 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"connectrpc.com/connect/v2"
+)
+
+// newInProcessStream dispatches to a server in this process, under the same time-out and Close as calls over a network.
+func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	if !t.begin() {
+		return nil, unavailable(ErrClosed)
+	}
+	var cancel context.CancelFunc
+	if timeout := t.config.Timeout; timeout > 0 && spec.StreamType == connect.StreamTypeUnary {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	inner, err := t.inProcess.NewClientStream(ctx, spec)
+	if err != nil {
+		cancel()
+		t.end()
+		return nil, err
+	}
+	detach := context.AfterFunc(t.ctx, cancel) // Close cuts off what outlasts its drain
+	s := &inProcessStream{ClientStream: inner, transport: t}
+	s.release = sync.OnceFunc(func() {
+		detach()
+		cancel()
+		t.end()
+	})
+	if spec.StreamType != connect.StreamTypeUnary {
+		context.AfterFunc(ctx, s.release)
+	}
+	return s, nil
+}
+
+// inProcessStream releases what its call holds when it ends.
+type inProcessStream struct {
+	connect.ClientStream
+
+	transport *Transport
+	release   func()
+}
+
+// Receive releases at the end of the stream.
+func (s *inProcessStream) Receive(message any) error {
+	err := s.ClientStream.Receive(message)
+	if err == nil {
+		return nil
+	}
+	if s.transport.ctx.Err() != nil && !isRemote(err) && !errors.Is(err, io.EOF) {
+		err = cutOff(err)
+	}
+	s.release()
+	return err
+}
+
+// Close releases in any case.
+func (s *inProcessStream) Close() error {
+	defer s.release()
+	return s.ClientStream.Close()
+}
