@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -92,6 +93,9 @@ func (c Config) GoString() string { return c.String() }
 
 // LogValue is [Config.Redacted].
 func (c Config) LogValue() slog.Value { return slog.AnyValue(c.Redacted()) }
+
+// MarshalJSON encodes [Config.Redacted].
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.Redacted()) }
 
 // plain writes the value at a path in the types that encoders know.
 func plain(path string, value any) any {

@@ -102,7 +102,7 @@ func TestSecretsAreHidden(t *testing.T) {
 	loaded := load(t, "discovery: {consul: {token: "+token+"}}")
 	var logged strings.Builder
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("loaded", "config", loaded, "value", *loaded)
-	encoded, err := json.Marshal(loaded.Redacted())
+	encoded, err := json.Marshal(loaded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +122,9 @@ func TestSecretsAreHidden(t *testing.T) {
 		if strings.Contains(text, token) || strings.Contains(text, "7381904455") {
 			t.Errorf("%s shows the token: %s", name, text)
 		}
+	}
+	if want := `"token":"[redacted]"`; !strings.Contains(string(encoded), want) {
+		t.Errorf("JSON lacks %s", want)
 	}
 	if want := "    token: '[redacted]' # "; !strings.Contains(loaded.String(), want) {
 		t.Errorf("String lacks %q", want)
