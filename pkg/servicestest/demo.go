@@ -10,24 +10,34 @@ import (
 // DemoPassword is the password of every user of [WithDemoData].
 const DemoPassword = "correct horse battery staple"
 
+// The IDs of users that are not random, since the log names them.
+const (
+	adaID   = "usr_ada"
+	graceID = "usr_grace"
+)
+
 // addDemoData puts in what [WithDemoData] tells of.
 func (p *Platform) addDemoData() {
-	p.roles["admin"] = []services.Permission{{Resource: wildcard, Action: wildcard}}
-	p.roles["accountant"] = []services.Permission{{Resource: "invoices", Action: wildcard}, {Resource: "customers", Action: "read"}}
-	p.roles["auditor"] = []services.Permission{{Resource: wildcard, Action: "read"}}
+	for role, permissions := range map[string][]string{
+		"admin": {"*:*"}, "accountant": {"invoices:*", "customers:read"}, "auditor": {"*:read"},
+	} {
+		if err := p.DefineRole(role, permissions...); err != nil {
+			panic(fmt.Sprintf("servicestest: define demo role %s: %v", role, err))
+		}
+	}
 	now := p.now()
 	for _, user := range []services.User{
-		{ID: "usr_ada", Email: "ada@example.com", Name: "Ada Lovelace", Roles: []string{"admin"}, EmailVerified: true},
-		{ID: "usr_grace", Email: "grace@example.com", Name: "Grace Hopper", Roles: []string{"accountant"}, EmailVerified: true},
+		{ID: adaID, Email: ada, Name: "Ada Lovelace", Roles: []string{"admin"}, EmailVerified: true},
+		{ID: graceID, Email: grace, Name: "Grace Hopper", Roles: []string{"accountant"}, EmailVerified: true},
 		{ID: "usr_alan", Email: "alan@example.com", Name: "Alan Turing", Roles: []string{"auditor"}},
 	} {
 		user.CreatedAt, user.UpdatedAt = now, now
 		p.addDemoUser(user)
 	}
 	for i, action := range []services.Action{
-		{UserID: "usr_ada", Action: "user.create", Resource: "user/usr_grace"},
-		{UserID: "usr_ada", Action: "user.create", Resource: "user/usr_alan"},
-		{UserID: "usr_grace", Action: "invoice.approve", Resource: "invoice/42", Metadata: map[string]string{"amount": "1200.00 EUR"}},
+		{UserID: adaID, Action: "user.create", Resource: "user/usr_grace"},
+		{UserID: adaID, Action: "user.create", Resource: "user/usr_alan"},
+		{UserID: graceID, Action: "invoice.approve", Resource: "invoice/42", Metadata: map[string]string{"amount": "1200.00 EUR"}},
 	} {
 		action.ID = fmt.Sprintf("act_demo_%d", i+1)
 		if err := p.Audit().Record(context.Background(), action); err != nil {

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/0x1d/goplt/pkg/services"
 	"github.com/0x1d/goplt/pkg/servicestest"
 )
@@ -23,20 +21,20 @@ const password = "a long password"
 // atNoon is a clock that stands still unless the platform is advanced.
 func atNoon() time.Time { return time.Date(2026, 1, 1, 12, 0, 0, 987654321, time.UTC) }
 
-func createUser(t testing.TB, p *servicestest.Platform, email string, roles ...string) *services.User {
-	t.Helper()
-	user, err := p.Identity().CreateUser(t.Context(), services.User{Email: email, Name: "Ada", Password: password, Roles: roles})
+func createUser(tb testing.TB, p *servicestest.Platform, email string, roles ...string) *services.User {
+	tb.Helper()
+	user, err := p.Identity().CreateUser(tb.Context(), services.User{Email: email, Name: "Ada", Password: password, Roles: roles})
 	if err != nil {
-		t.Fatalf("create %s: %v", email, err)
+		tb.Fatalf("create %s: %v", email, err)
 	}
 	return user
 }
 
-func login(t testing.TB, p *servicestest.Platform, email, password string) *services.TokenResponse {
-	t.Helper()
-	tokens, err := p.Auth().Login(t.Context(), email, password)
+func login(tb testing.TB, p *servicestest.Platform, email, password string) *services.TokenResponse {
+	tb.Helper()
+	tokens, err := p.Auth().Login(tb.Context(), email, password)
 	if err != nil {
-		t.Fatalf("log in %s: %v", email, err)
+		tb.Fatalf("log in %s: %v", email, err)
 	}
 	return tokens
 }
@@ -148,28 +146,34 @@ func TestAccessTokenIsAStandardJWT(t *testing.T) {
 	}
 }
 
-// Tokens under the right key, by whatever means, are not enough.
-func TestAccessTokenUnderTheRightKey(t *testing.T) {
-	p := newPlatform(servicestest.WithClock(atNoon), servicestest.WithSecret("shared"))
-	createUser(t, p, "ada@example.com")
-	good := login(t, p, "ada@example.com", password).AccessToken
-	other := newPlatform(servicestest.WithClock(atNoon), servicestest.WithSecret("shared"))
-	if _, err := other.Auth().ValidateToken(t.Context(), good); err != nil {
-		t.Errorf("by a platform with the same secret: %v", err)
+func TestPlatformsShareASecretOrDoNot(t *testing.T) {
+	p := newPlatform(servicestest.WithSecret("shared"), servicestest.WithDemoData())
+	token := login(t, p, "ada@example.com", servicestest.DemoPassword).AccessToken
+	page, err := p.Audit().Query(t.Context(), services.AuditFilters{PageSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	filters := services.AuditFilters{PageSize: 1, PageToken: page[0].PageToken}
+
+	other := newPlatform(servicestest.WithSecret("shared"), servicestest.WithDemoData())
+	if _, err = other.Auth().ValidateToken(t.Context(), token); err != nil {
+		t.Errorf("access token of a platform with the same secret: %v", err)
+	}
+	if _, err = other.Audit().Query(t.Context(), filters); err != nil {
+		t.Errorf("page token of a platform with the same secret and log: %v", err)
+	}
+	_, err = newPlatform(servicestest.WithSecret("shared")).Audit().Query(t.Context(), filters)
+	if !errors.Is(err, services.ErrInvalidArgument) || !strings.Contains(err.Error(), "another log") {
+		t.Errorf("page token of a longer log: got %v", err)
 	}
 	for _, secret := range []string{"", "Shared", "shared "} {
-		_, err := newPlatform(servicestest.WithClock(atNoon), servicestest.WithSecret(secret)).Auth().ValidateToken(t.Context(), good)
-		if !errors.Is(err, services.ErrUnauthenticated) || !strings.Contains(err.Error(), "forged") || strings.Contains(err.Error(), good) {
-			t.Errorf("by a platform with the secret %q: got %v, want forged", secret, err)
+		stranger := newPlatform(servicestest.WithSecret(secret), servicestest.WithDemoData())
+		_, err = stranger.Auth().ValidateToken(t.Context(), token)
+		if !errors.Is(err, services.ErrUnauthenticated) || !strings.Contains(err.Error(), "forged") || strings.Contains(err.Error(), token) {
+			t.Errorf("access token, by a platform with the secret %q: got %v, want forged", secret, err)
 		}
-	}
-	for name, method := range map[string]jwt.SigningMethod{"HS384": jwt.SigningMethodHS384, "HS512": jwt.SigningMethodHS512} {
-		forged, err := jwt.New(method).SignedString([]byte("shared"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err = p.Auth().ValidateToken(t.Context(), forged); !errors.Is(err, services.ErrUnauthenticated) {
-			t.Errorf("algorithm %s: got %v, want %v", name, err, services.ErrUnauthenticated)
+		if _, err = stranger.Audit().Query(t.Context(), filters); !errors.Is(err, services.ErrInvalidArgument) {
+			t.Errorf("page token, by a platform with the secret %q: got %v, want invalid argument", secret, err)
 		}
 	}
 }

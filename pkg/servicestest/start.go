@@ -77,8 +77,8 @@ func WithProtocol(protocol rpc.Protocol) StartOption {
 //	if fault.Hits() != 2 {
 //
 // Passwords have [TestPasswordCost] unless an option says otherwise. When the test ends, the clients and then the server are closed.
-func Start(t testing.TB, opts ...StartOption) *Running {
-	t.Helper()
+func Start(tb testing.TB, opts ...StartOption) *Running {
+	tb.Helper()
 	settings := startSettings{
 		platform: []Option{WithPasswordCost(TestPasswordCost())},
 		client:   rpc.DefaultClientConfig(),
@@ -87,11 +87,11 @@ func Start(t testing.TB, opts ...StartOption) *Running {
 		opt.applyStart(&settings)
 	}
 	running := &Running{Platform: NewPlatform(settings.platform...), faults: NewFaults()}
-	handlers := running.handlers(t, settings.hosted)
+	handlers := running.handlers(tb, settings.hosted)
 
 	server, err := rpc.NewServer(handlers)
 	if err != nil {
-		t.Fatalf("servicestest: %v", err)
+		tb.Fatalf("servicestest: %v", err)
 	}
 	web := httptest.NewUnstartedServer(server.Handler())
 	web.Listener = running.faults.Listener(web.Listener)
@@ -100,15 +100,16 @@ func Start(t testing.TB, opts ...StartOption) *Running {
 	web.Config.Protocols.SetHTTP1(true)
 	web.Config.Protocols.SetUnencryptedHTTP2(true)
 	web.Start()
-	t.Cleanup(web.Close)
+	tb.Cleanup(web.Close)
 	running.URL = web.URL
 
-	running.connect(t, web.Listener.Addr().String(), handlers, settings.client)
+	running.connect(tb, web.Listener.Addr().String(), handlers, settings.client)
 	return running
 }
 
 // handlers returns the services to host, behind the faults.
-func (r *Running) handlers(t testing.TB, hosted Services) *connect.Server {
+func (r *Running) handlers(tb testing.TB, hosted Services) *connect.Server {
+	tb.Helper()
 	handlers := connect.NewServer(adapters.RecoverPanics(nil), r.faults.Interceptor())
 	adapters.RegisterAuth(handlers, cmp.Or(hosted.Auth, r.Platform.Auth()), nil)
 	adapters.RegisterIdentity(handlers, cmp.Or(hosted.Identity, r.Platform.Identity()), nil)
@@ -118,25 +119,25 @@ func (r *Running) handlers(t testing.TB, hosted Services) *connect.Server {
 		r.faults.procedures = append(r.faults.procedures, spec.Procedure)
 	}
 	r.faults.refuse = func(name string, known []string) {
-		t.Helper()
-		t.Fatalf("servicestest: no procedure has the name %q, so the fault would never strike; the procedures are %q", name, known)
+		tb.Helper()
+		tb.Fatalf("servicestest: no procedure has the name %q, so the fault would never strike; the procedures are %q", name, known)
 	}
 	return handlers
 }
 
 // connect connects the clients to the server, by way of a registry as in production.
-func (r *Running) connect(t testing.TB, addr string, handlers *connect.Server, config rpc.ClientConfig) {
-	t.Helper()
+func (r *Running) connect(tb testing.TB, addr string, handlers *connect.Server, config rpc.ClientConfig) {
+	tb.Helper()
 	address, err := netip.ParseAddrPort(addr)
 	if err != nil {
-		t.Fatalf("servicestest: address of the server: %v", err)
+		tb.Fatalf("servicestest: address of the server: %v", err)
 	}
 	reg := memory.New()
-	t.Cleanup(func() { _ = reg.Close() })
+	tb.Cleanup(func() { _ = reg.Close() })
 	for _, name := range services.Names() {
 		instance := registry.Instance{ID: name + "-1", Service: name, Host: address.Addr().String(), Port: int(address.Port()), Weight: 1}
 		if err := reg.Set(name, instance); err != nil {
-			t.Fatalf("servicestest: register %s: %v", name, err)
+			tb.Fatalf("servicestest: register %s: %v", name, err)
 		}
 	}
 	r.Registry = reg
@@ -147,25 +148,25 @@ func (r *Running) connect(t testing.TB, addr string, handlers *connect.Server, c
 		InProcess: handlers,
 	})
 	if err != nil {
-		t.Fatalf("servicestest: %v", err)
+		tb.Fatalf("servicestest: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		r.faults.Clear() // Lets go on what a delay still holds.
 		if err := factory.Close(); err != nil {
-			t.Errorf("servicestest: close the clients: %v", err)
+			tb.Errorf("servicestest: close the clients: %v", err)
 		}
 	})
-	r.Auth = must(t, factory.Auth)
-	r.Identity = must(t, factory.Identity)
-	r.Authz = must(t, factory.Authz)
-	r.Audit = must(t, factory.Audit)
+	r.Auth = must(tb, factory.Auth)
+	r.Identity = must(tb, factory.Identity)
+	r.Authz = must(tb, factory.Authz)
+	r.Audit = must(tb, factory.Audit)
 }
 
-func must[C any](t testing.TB, construct func() (C, error)) C {
-	t.Helper()
+func must[C any](tb testing.TB, construct func() (C, error)) C {
+	tb.Helper()
 	client, err := construct()
 	if err != nil {
-		t.Fatalf("servicestest: %v", err)
+		tb.Fatalf("servicestest: %v", err)
 	}
 	return client
 }

@@ -17,6 +17,7 @@ func TestRunningConforms(t *testing.T) {
 	for _, protocol := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP, rpc.ProtocolInProcess} {
 		t.Run(string(protocol), func(t *testing.T) {
 			servicestest.RunSuite(t, func(t *testing.T) servicestest.Services {
+				t.Helper()
 				return servicestest.Start(t, servicestest.WithProtocol(protocol)).Services()
 			})
 		})

@@ -60,58 +60,72 @@ func RunSuite(t *testing.T, open func(t *testing.T) Services) {
 		t.Run(part.name, func(t *testing.T) {
 			for _, test := range part.tests {
 				t.Run(test.name, func(t *testing.T) {
-					s := open(t)
-					if s.Auth == nil || s.Identity == nil || s.Authz == nil || s.Audit == nil || s.Controls == nil {
-						t.Fatalf("open returned %+v: every field is required", s)
+					opened := open(t)
+					if opened.Auth == nil || opened.Identity == nil || opened.Authz == nil || opened.Audit == nil || opened.Controls == nil {
+						t.Fatalf("open returned %+v: every field is required", opened)
 					}
-					test.run(t, s)
+					test.run(&suite{T: t, Services: opened})
 				})
 			}
 		})
 	}
 }
 
+// suite is one subtest with the services that it tests.
+type suite struct {
+	*testing.T
+	Services
+}
+
+// What the users of the suite are called.
+const (
+	ada      = "ada@example.com"
+	countess = "countess@example.com" // Ada, later.
+	grace    = "grace@example.com"
+	nobodyID = "usr_nobody"
+)
+
 // suiteTest is one subtest of the suite, with services of its own.
 type suiteTest struct {
 	name string
-	run  func(t *testing.T, s Services)
+	run  func(s *suite)
 }
 
 // suitePassword is the password of the users that the suite creates.
 const suitePassword = "a password of the suite"
 
 // newUser creates a user with [suitePassword].
-func (s Services) newUser(t *testing.T, email string, roles ...string) *services.User {
-	t.Helper()
-	user, err := s.Identity.CreateUser(t.Context(), services.User{Email: email, Name: "Ada", Password: suitePassword, Roles: roles})
+func (s *suite) newUser(email string, roles ...string) *services.User {
+	s.Helper()
+	user, err := s.Identity.CreateUser(s.Context(), services.User{Email: email, Name: "Ada", Password: suitePassword, Roles: roles})
 	if err != nil {
-		t.Fatalf("create user %s: %v", email, err)
+		s.Fatalf("create user %s: %v", email, err)
 	}
 	return user
 }
 
 // login begins a session of a user with [suitePassword].
-func (s Services) login(t *testing.T, email string) *services.TokenResponse {
-	t.Helper()
-	tokens, err := s.Auth.Login(t.Context(), email, suitePassword)
+func (s *suite) login(email string) *services.TokenResponse {
+	s.Helper()
+	tokens, err := s.Auth.Login(s.Context(), email, suitePassword)
 	if err != nil {
-		t.Fatalf("log in %s: %v", email, err)
+		s.Fatalf("log in %s: %v", email, err)
 	}
 	return tokens
 }
 
 // sent returns the token that was last sent to an address.
-func (s Services) sent(t *testing.T, email string, kind TokenKind) string {
-	t.Helper()
+func (s *suite) sent(email string, kind TokenKind) string {
+	s.Helper()
 	token, ok := s.Controls.LastToken(email, kind)
 	if !ok || token == "" {
-		t.Fatalf("no %s token was sent to %s", kind, email)
+		s.Fatalf("no %s token was sent to %s", kind, email)
 	}
 	return token
 }
 
 // expireEverything moves the clock past the life of every token.
-func (s Services) expireEverything() { s.Controls.Advance(366 * 24 * time.Hour) }
+func (s *suite) expireEverything() { s.Controls.Advance(366 * 24 * time.Hour) }
 
 // allSentinels are the errors of which a failed call's error matches exactly one.
 func allSentinels() []error {
@@ -124,30 +138,30 @@ func allSentinels() []error {
 }
 
 // wantError checks that err matches sentinel and no other, and that its text holds each of words.
-func wantError(t *testing.T, what string, err, sentinel error, words ...string) {
-	t.Helper()
+func (s *suite) wantError(what string, err, sentinel error, words ...string) {
+	s.Helper()
 	if err == nil {
-		t.Errorf("%s: succeeded, want the error %q", what, sentinel)
+		s.Errorf("%s: succeeded, want the error %q", what, sentinel)
 		return
 	}
 	for _, other := range allSentinels() {
 		if got, want := errors.Is(err, other), errors.Is(sentinel, other); got != want {
-			t.Errorf("%s: got the error %q: matching %q is %t, want %t", what, err, other, got, want)
+			s.Errorf("%s: got the error %q: matching %q is %t, want %t", what, err, other, got, want)
 		}
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
-			t.Errorf("%s: got the error %q, want %q in its text", what, err, word)
+			s.Errorf("%s: got the error %q, want %q in its text", what, err, word)
 		}
 	}
 }
 
 // wantHidden checks that an error does not show a secret.
-func wantHidden(t *testing.T, err error, secrets ...string) {
-	t.Helper()
+func (s *suite) wantHidden(err error, secrets ...string) {
+	s.Helper()
 	for _, secret := range secrets {
 		if err != nil && secret != "" && strings.Contains(err.Error(), secret) {
-			t.Errorf("the error %q shows the secret %q", err, secret)
+			s.Errorf("the error %q shows the secret %q", err, secret)
 		}
 	}
 }
@@ -156,20 +170,20 @@ func wantHidden(t *testing.T, err error, secrets ...string) {
 func contextSuite() []suiteTest {
 	tests := make([]suiteTest, 0, len(everyMethod()))
 	for _, method := range everyMethod() {
-		tests = append(tests, suiteTest{method.name, func(t *testing.T, s Services) {
-			canceled, cancel := context.WithCancel(t.Context())
+		tests = append(tests, suiteTest{method.name, func(s *suite) {
+			canceled, cancel := context.WithCancel(s.Context())
 			cancel()
-			err := method.call(canceled, s)
-			wantError(t, "canceled before the call", err, services.ErrCanceled)
+			err := method.call(canceled, s.Services)
+			s.wantError("canceled before the call", err, services.ErrCanceled)
 			if !errors.Is(err, context.Canceled) {
-				t.Errorf("got %v, which does not match context.Canceled", err)
+				s.Errorf("got %v, which does not match context.Canceled", err)
 			}
-			late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+			late, cancel := context.WithDeadline(s.Context(), time.Unix(0, 0))
 			defer cancel()
-			err = method.call(late, s)
-			wantError(t, "deadline before the call", err, services.ErrDeadlineExceeded)
+			err = method.call(late, s.Services)
+			s.wantError("deadline before the call", err, services.ErrDeadlineExceeded)
 			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v, which does not match context.DeadlineExceeded", err)
+				s.Errorf("got %v, which does not match context.DeadlineExceeded", err)
 			}
 		}})
 	}

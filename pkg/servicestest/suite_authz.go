@@ -1,8 +1,7 @@
 package servicestest
 
 import (
-	"slices"
-	"testing"
+	"fmt"
 
 	"github.com/0x1d/goplt/pkg/services"
 )
@@ -11,34 +10,34 @@ func authzSuite() []suiteTest {
 	return []suiteTest{
 		{"RolesAndGrants", testRolesAndGrants},
 		{"RolesAreTheUsers", testRolesAreTheUsers},
-		{"UnknownUser", func(t *testing.T, s Services) {
-			for _, id := range []string{"", "usr_nobody"} {
-				wantError(t, "authorize "+id, s.Authz.Authorize(t.Context(), id, "invoices:read"), services.ErrPermissionDenied)
-				if allowed, err := s.Authz.HasPermission(t.Context(), id, "invoices:read"); allowed || err != nil {
-					t.Errorf("has permission: got %t, %v; want false", allowed, err)
+		{"UnknownUser", func(s *suite) {
+			for _, id := range []string{"", nobodyID} {
+				s.wantError("authorize "+id, s.Authz.Authorize(s.Context(), id, "invoices:read"), services.ErrPermissionDenied)
+				if allowed, err := s.Authz.HasPermission(s.Context(), id, "invoices:read"); allowed || err != nil {
+					s.Errorf("has permission: got %t, %v; want false", allowed, err)
 				}
-				_, err := s.Authz.GetUserPermissions(t.Context(), id)
-				wantError(t, "permissions of "+id, err, services.ErrNotFound, "no user has the ID")
+				_, err := s.Authz.GetUserPermissions(s.Context(), id)
+				s.wantError("permissions of "+id, err, services.ErrNotFound, "no user has the ID")
 			}
 		}},
 		{"MalformedPermission", testMalformedPermission},
 		{"PermissionsAreSorted", testPermissionsAreSorted},
-		{"NoPermissions", func(t *testing.T, s Services) {
-			user := s.newUser(t, "ada@example.com", "a role that nobody defined")
-			permissions, err := s.Authz.GetUserPermissions(t.Context(), user.ID)
+		{"NoPermissions", func(s *suite) {
+			user := s.newUser(ada, "a role that nobody defined")
+			permissions, err := s.Authz.GetUserPermissions(s.Context(), user.ID)
 			if err != nil || len(permissions) != 0 {
-				t.Errorf("got %v, %v; want none", permissions, err)
+				s.Errorf("got %v, %v; want none", permissions, err)
 			}
-			wantError(t, "authorize", s.Authz.Authorize(t.Context(), user.ID, "invoices:read"), services.ErrPermissionDenied)
+			s.wantError("authorize", s.Authz.Authorize(s.Context(), user.ID, "invoices:read"), services.ErrPermissionDenied)
 		}},
 	}
 }
 
 // define defines a role.
-func (s Services) define(t *testing.T, role string, permissions ...string) {
-	t.Helper()
+func (s *suite) define(role string, permissions ...string) {
+	s.Helper()
 	if err := s.Controls.DefineRole(role, permissions...); err != nil {
-		t.Fatalf("define the role %s: %v", role, err)
+		s.Fatalf("define the role %s: %v", role, err)
 	}
 }
 
@@ -51,32 +50,32 @@ const (
 )
 
 // wantVerdict checks what both ways to ask say of a permission.
-func (s Services) wantVerdict(t *testing.T, user *services.User, permission string, want verdict) {
-	t.Helper()
-	got, err := s.Authz.HasPermission(t.Context(), user.ID, permission)
+func (s *suite) wantVerdict(user *services.User, permission string, want verdict) {
+	s.Helper()
+	got, err := s.Authz.HasPermission(s.Context(), user.ID, permission)
 	if err != nil || got != (want == may) {
-		t.Errorf("%s %s %s: has permission says %t, %v", user.Email, want, permission, got, err)
+		s.Errorf("%s %s %s: has permission says %t, %v", user.Email, want, permission, got, err)
 	}
-	err = s.Authz.Authorize(t.Context(), user.ID, permission)
+	err = s.Authz.Authorize(s.Context(), user.ID, permission)
 	switch {
 	case want == mayNot:
-		wantError(t, "authorize "+user.Email+" for "+permission, err, services.ErrPermissionDenied, "does not have the permission", permission)
+		s.wantError("authorize "+user.Email+" for "+permission, err, services.ErrPermissionDenied, "does not have the permission", permission)
 	case err != nil:
-		t.Errorf("authorize %s for %s: %v", user.Email, permission, err)
+		s.Errorf("authorize %s for %s: %v", user.Email, permission, err)
 	}
 }
 
-func testRolesAndGrants(t *testing.T, s Services) {
-	s.define(t, "admin", "*:*")
-	s.define(t, "auditor", "*:read")
-	s.define(t, "accountant", "invoices:*", "customers:read")
-	admin := s.newUser(t, "admin@example.com", "admin")
-	auditor := s.newUser(t, "auditor@example.com", "auditor")
-	accountant := s.newUser(t, "accountant@example.com", "accountant")
-	both := s.newUser(t, "both@example.com", "accountant", "auditor")
-	guest := s.newUser(t, "guest@example.com")
+func testRolesAndGrants(s *suite) {
+	s.define("admin", "*:*")
+	s.define("auditor", "*:read")
+	s.define("accountant", "invoices:*", "customers:read")
+	admin := s.newUser("admin@example.com", "admin")
+	auditor := s.newUser("auditor@example.com", "auditor")
+	accountant := s.newUser("accountant@example.com", "accountant")
+	both := s.newUser("both@example.com", "accountant", "auditor")
+	guest := s.newUser("guest@example.com")
 	if err := s.Controls.Grant(guest.ID, "invoices:read"); err != nil {
-		t.Fatalf("grant: %v", err)
+		s.Fatalf("grant: %v", err)
 	}
 	for _, test := range []struct {
 		permission                              string
@@ -97,70 +96,63 @@ func testRolesAndGrants(t *testing.T, s Services) {
 		{"*:read", may, may, mayNot, may, mayNot},
 		{"*:*", may, mayNot, mayNot, mayNot, mayNot},
 	} {
-		s.wantVerdict(t, admin, test.permission, test.admin)
-		s.wantVerdict(t, auditor, test.permission, test.auditor)
-		s.wantVerdict(t, accountant, test.permission, test.accountant)
-		s.wantVerdict(t, both, test.permission, test.both)
-		s.wantVerdict(t, guest, test.permission, test.guest)
+		s.wantVerdict(admin, test.permission, test.admin)
+		s.wantVerdict(auditor, test.permission, test.auditor)
+		s.wantVerdict(accountant, test.permission, test.accountant)
+		s.wantVerdict(both, test.permission, test.both)
+		s.wantVerdict(guest, test.permission, test.guest)
 	}
 }
 
-func testRolesAreTheUsers(t *testing.T, s Services) {
-	s.define(t, "accountant", "invoices:read")
-	user := s.newUser(t, "ada@example.com")
-	s.wantVerdict(t, user, "invoices:read", mayNot)
+func testRolesAreTheUsers(s *suite) {
+	s.define("accountant", "invoices:read")
+	user := s.newUser(ada)
+	s.wantVerdict(user, "invoices:read", mayNot)
 	change := services.User{Email: user.Email, Name: user.Name, Roles: []string{"accountant"}}
-	if _, err := s.Identity.UpdateUser(t.Context(), user.ID, change); err != nil {
-		t.Fatalf("give the role: %v", err)
+	if _, err := s.Identity.UpdateUser(s.Context(), user.ID, change); err != nil {
+		s.Fatalf("give the role: %v", err)
 	}
-	s.wantVerdict(t, user, "invoices:read", may)
-	s.define(t, "accountant", "invoices:write")
-	s.wantVerdict(t, user, "invoices:read", mayNot)
-	s.wantVerdict(t, user, "invoices:write", may)
+	s.wantVerdict(user, "invoices:read", may)
+	s.define("accountant", "invoices:write")
+	s.wantVerdict(user, "invoices:read", mayNot)
+	s.wantVerdict(user, "invoices:write", may)
 	change.Roles = nil
-	if _, err := s.Identity.UpdateUser(t.Context(), user.ID, change); err != nil {
-		t.Fatalf("take the role: %v", err)
+	if _, err := s.Identity.UpdateUser(s.Context(), user.ID, change); err != nil {
+		s.Fatalf("take the role: %v", err)
 	}
-	s.wantVerdict(t, user, "invoices:write", mayNot)
+	s.wantVerdict(user, "invoices:write", mayNot)
 }
 
-func testMalformedPermission(t *testing.T, s Services) {
-	s.define(t, "admin", "*:*")
-	user := s.newUser(t, "ada@example.com", "admin")
+func testMalformedPermission(s *suite) {
+	s.define("admin", "*:*")
+	user := s.newUser(ada, "admin")
 	for _, permission := range []string{
 		"", ":", "invoices", "invoices:", ":read", "a:b:c", "invoices :read", " invoices:read", "invoices:read ", "in*:read",
 		"invoices:re*", "**:read", "invoices:read\n", "rechnungen:prüfen", "invoices;read",
 	} {
-		for _, id := range []string{user.ID, "usr_nobody"} {
-			wantError(t, "authorize", s.Authz.Authorize(t.Context(), id, permission), services.ErrInvalidArgument, "malformed")
-			allowed, err := s.Authz.HasPermission(t.Context(), id, permission)
-			wantError(t, "has permission", err, services.ErrInvalidArgument, "malformed")
+		for _, id := range []string{user.ID, nobodyID} {
+			s.wantError("authorize", s.Authz.Authorize(s.Context(), id, permission), services.ErrInvalidArgument, "malformed")
+			allowed, err := s.Authz.HasPermission(s.Context(), id, permission)
+			s.wantError("has permission", err, services.ErrInvalidArgument, "malformed")
 			if allowed {
-				t.Errorf("the malformed permission %q is allowed", permission)
+				s.Errorf("the malformed permission %q is allowed", permission)
 			}
 		}
 	}
 }
 
-func testPermissionsAreSorted(t *testing.T, s Services) {
-	s.define(t, "accountant", "invoices:write", "invoices:read", "customers:read")
-	s.define(t, "auditor", "*:read", "invoices:read")
-	user := s.newUser(t, "ada@example.com", "accountant", "auditor")
+func testPermissionsAreSorted(s *suite) {
+	s.define("accountant", "invoices:write", "invoices:read", "customers:read")
+	s.define("auditor", "*:read", "invoices:read")
+	user := s.newUser(ada, "accountant", "auditor")
 	for _, permission := range []string{"invoices:read", "a.b/c-d_e:Run", "invoices:*"} {
 		if err := s.Controls.Grant(user.ID, permission); err != nil {
-			t.Fatalf("grant %s: %v", permission, err)
+			s.Fatalf("grant %s: %v", permission, err)
 		}
 	}
-	got, err := s.Authz.GetUserPermissions(t.Context(), user.ID)
-	want := []services.Permission{
-		{Resource: "*", Action: "read"},
-		{Resource: "a.b/c-d_e", Action: "Run"},
-		{Resource: "customers", Action: "read"},
-		{Resource: "invoices", Action: "*"},
-		{Resource: "invoices", Action: "read"},
-		{Resource: "invoices", Action: "write"},
-	}
-	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %v, %v; want %v", got, err, want)
+	got, err := s.Authz.GetUserPermissions(s.Context(), user.ID)
+	want := "[*:read a.b/c-d_e:Run customers:read invoices:* invoices:read invoices:write]"
+	if err != nil || fmt.Sprint(got) != want {
+		s.Errorf("got %v, %v; want %s", got, err, want)
 	}
 }
