@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	_ "github.com/0x1d/goplt/internal/services" // links the contracts that are looked up here
+	"github.com/0x1d/goplt/pkg/services"
+)
+
+// procedure is one method of a core service.
+type procedure struct {
+	service string // the name that registries know, such as "auth"
+	method  protoreflect.MethodDescriptor
+}
+
+// parseProcedure finds the method that text names, such as "auth.Login".
+func parseProcedure(text string) (procedure, error) {
+	service, name, ok := strings.Cut(text, ".")
+	if !ok || name == "" {
+		return procedure{}, usagef("%q does not name a method; want SERVICE.Method, such as auth.Login", text)
+	}
+	if !slices.Contains(services.Names(), service) {
+		return procedure{}, usagef("unknown service %q; known services: %s", service, strings.Join(services.Names(), ", "))
+	}
+	methods := methodsOf(service)
+	var known []string
+	for i := range methods.Len() {
+		method := methods.Get(i)
+		if string(method.Name()) == name {
+			return procedure{service: service, method: method}, nil
+		}
+		known = append(known, string(method.Name()))
+	}
+	return procedure{}, usagef("unknown method %q of service %s; its methods: %s", name, service, strings.Join(known, ", "))
+}
+
+// methodsOf returns the methods of a core service, whose contract is linked in.
+func methodsOf(service string) protoreflect.MethodDescriptors {
+	name := protoreflect.FullName(fmt.Sprintf("goplt.%s.v1.%s%sService", service, strings.ToUpper(service[:1]), service[1:]))
+	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		panic(fmt.Sprintf("contract %s is not linked in: %v", name, err))
+	}
+	return descriptor.(protoreflect.ServiceDescriptor).Methods() //nolint:errcheck,forcetypeassert // the name is a service's
+}
+
+// path is the procedure's path in a URL.
+func (p procedure) path() string {
+	return fmt.Sprintf("/%s/%s", p.method.Parent().FullName(), p.method.Name())
+}
+
+// spec describes the procedure as its generated client would.
+func (p procedure) spec() connect.Spec {
+	spec := connect.Spec{StreamType: connect.StreamTypeUnary, Schema: p.method, Procedure: p.path()}
+	if options, ok := p.method.Options().(*descriptorpb.MethodOptions); ok {
+		switch options.GetIdempotencyLevel() {
+		case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
+			spec.IdempotencyLevel = connect.IdempotencyNoSideEffects
+		case descriptorpb.MethodOptions_IDEMPOTENT:
+			spec.IdempotencyLevel = connect.IdempotencyIdempotent
+		case descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN:
+		}
+	}
+	return spec
+}
+
+// request reads the request message from JSON; "-" means standard input and nothing the empty message. What does not fit the message is an
+// error that says where.
+func (p procedure) request(args []string, stdin io.Reader) (proto.Message, error) {
+	message := dynamicpb.NewMessage(p.method.Input())
+	if len(args) == 0 {
+		return message, nil
+	}
+	text := []byte(args[0])
+	if args[0] == "-" {
+		var err error
+		if text, err = io.ReadAll(stdin); err != nil {
+			return nil, fmt.Errorf("read the request from standard input: %w", err)
+		}
+	}
+	if err := protojson.Unmarshal(text, message); err != nil {
+		return nil, usagef("the JSON does not fit %s: %w; its fields: %s", p.method.Input().FullName(), err, fieldsOf(p.method.Input()))
+	}
+	return message, nil
+}
+
+// response returns an empty response message.
+func (p procedure) response() proto.Message { return dynamicpb.NewMessage(p.method.Output()) }
+
+func fieldsOf(message protoreflect.MessageDescriptor) string {
+	fields := message.Fields()
+	if fields.Len() == 0 {
+		return "none"
+	}
+	names := make([]string, fields.Len())
+	for i := range fields.Len() {
+		names[i] = fields.Get(i).JSONName()
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/0x1d/goplt"
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+func (c *command) resolveCommand() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "resolve TARGET",
+		Short: "Show the instances that a registry knows of a target",
+		Long: "Show the instances that a registry knows of a target: a URL such as consul:///auth?tag=blue or static:///127.0.0.1:8080,\n" +
+			"or the name of a service in the configured registry.",
+		Example: "  goplt resolve consul:///auth --watch\n  goplt resolve auth --registry static://127.0.0.1:8080",
+		Args:    between(1, 1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return c.resolve(cmd.Context(), args[0], watch) },
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and show each change, until interrupted")
+	return cmd
+}
+
+func (c *command) resolve(ctx context.Context, text string, watch bool) error {
+	loaded, err := c.load()
+	if err != nil {
+		return err
+	}
+	if !watch {
+		found, err := c.resolveOnce(ctx, loaded, text)
+		if err != nil {
+			return err
+		}
+		return c.printInstances(found)
+	}
+	target, err := registry.ParseTarget(text)
+	if err != nil {
+		return usageError{err}
+	}
+	reg, closeRegistry, err := goplt.NewRegistry(loaded, goplt.WithLogger(c.logger(loaded)))
+	if err != nil {
+		return usageError{err}
+	}
+	defer closeRegistry()
+	watcher, err := reg.Watch(target)
+	if err != nil {
+		return usageError{err}
+	}
+	defer func() { _ = watcher.Close() }()
+	for {
+		found, err := watcher.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted, as meant
+		case errors.Is(err, registry.ErrClosed):
+			return err
+		case err != nil:
+			_, _ = fmt.Fprintf(c.stderr, "goplt: resolve %s: %v; what was shown last stands\n", target, err)
+			continue
+		}
+		if c.output == "text" {
+			_, _ = fmt.Fprintf(c.stdout, "%s  %d instances\n", time.Now().Format(time.TimeOnly), len(found))
+		}
+		if err := c.printInstances(found); err != nil {
+			return err
+		}
+	}
+}
+
+// instanceView is how an instance is shown.
+type instanceView struct {
+	ID       string            `json:"id"`
+	Addr     string            `json:"addr"`
+	Zone     string            `json:"zone,omitempty"`
+	Weight   int               `json:"weight"`
+	Tags     []string          `json:"tags,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+func (c *command) printInstances(found []registry.Instance) error {
+	if c.output == "json" {
+		views := make([]instanceView, len(found))
+		for i, instance := range found {
+			views[i] = instanceView{instance.ID, instance.Addr(), instance.Zone, instance.Weight, instance.Tags, instance.Metadata}
+		}
+		c.printJSON(c.stdout, views)
+		return nil
+	}
+	return table(c.stdout, []string{"INSTANCE", "ADDRESS", "ZONE", "WEIGHT", "TAGS"}, func(row func(...any)) {
+		for _, instance := range found {
+			row(instance.ID, instance.Addr(), orDash(instance.Zone), instance.Weight, orDash(strings.Join(instance.Tags, ",")))
+		}
+	})
+}
+
+// table writes aligned columns.
+func table(w io.Writer, head []string, rows func(row func(...any))) error {
+	aligned := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(aligned, strings.Join(head, "\t"))
+	rows(func(cells ...any) {
+		for i, cell := range cells {
+			if i > 0 {
+				_, _ = fmt.Fprint(aligned, "\t")
+			}
+			_, _ = fmt.Fprint(aligned, cell)
+		}
+		_, _ = fmt.Fprintln(aligned)
+	})
+	return aligned.Flush()
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}

@@ -1,0 +1,172 @@
+package goplt_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/0x1d/goplt/config"
+)
+
+// snippet is a fenced block of README.md, and what the comment above it says of running it.
+type snippet struct {
+	language, run, text string
+	line                int
+}
+
+var fence = regexp.MustCompile("(?ms)^(?:<!-- run: (\\w+) -->\n)?```(\\w+)\n(.*?)^```$")
+
+func snippets(t *testing.T) []snippet {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []snippet
+	for _, at := range fence.FindAllSubmatchIndex(readme, -1) {
+		part := func(group int) string {
+			if at[2*group] < 0 {
+				return ""
+			}
+			return string(readme[at[2*group]:at[2*group+1]])
+		}
+		found = append(found, snippet{part(2), part(1), part(3), 1 + strings.Count(string(readme[:at[0]]), "\n")})
+	}
+	if len(found) < 10 {
+		t.Fatalf("only %d snippets found in README.md", len(found))
+	}
+	return found
+}
+
+// TestREADMEGoSnippets checks that each Go snippet is code that is compiled and executed elsewhere.
+func TestREADMEGoSnippets(t *testing.T) {
+	files := map[string]string{"": "readme_snippets_test.go", "wireapp": "test/wireapp/wire.go"}
+	for _, s := range snippets(t) {
+		if s.language != "go" {
+			continue
+		}
+		code, err := os.ReadFile(files[s.run])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(code), s.text) {
+			t.Errorf("README.md line %d: the snippet is not in %s", s.line, files[s.run])
+		}
+	}
+}
+
+// TestREADMEConfiguration loads each configuration.
+func TestREADMEConfiguration(t *testing.T) {
+	for _, s := range snippets(t) {
+		if s.language != "yaml" {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "README.yaml")
+		if err := os.WriteFile(path, []byte(s.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Load(path, nil); err != nil {
+			t.Errorf("README.md line %d: %v", s.line, err)
+		}
+	}
+}
+
+// TestREADMECommands executes the shell snippets, one after the other, beside a goplt serve on a port of its own.
+func TestREADMECommands(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed; CI has it")
+	}
+	sh := newShell(t)
+	sh.serve(t)
+	for _, s := range snippets(t) {
+		if s.language == "sh" && s.run == "" {
+			sh.execute(t, s)
+		}
+	}
+}
+
+// shell executes lines of README.md with a goplt of this checkout.
+type shell struct {
+	bin     string // a directory with the command
+	addr    string // where goplt serve listens, in place of README's port
+	prelude string // what goes before each line
+}
+
+func newShell(t *testing.T) *shell {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "goplt"), "./cmd/goplt")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return &shell{bin: bin}
+}
+
+func (sh *shell) command(ctx context.Context, line string) *exec.Cmd {
+	if sh.addr != "" {
+		line = strings.ReplaceAll(line, "127.0.0.1:8080", sh.addr)
+	}
+	line = strings.ReplaceAll(line, "go run ./cmd/goplt", "goplt")
+	cmd := exec.CommandContext(ctx, "sh", "-c", sh.prelude+line)
+	cmd.Env = append(os.Environ(), "PATH="+sh.bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return cmd
+}
+
+// serve starts the snippet that README has run in the background.
+func (sh *shell) serve(t *testing.T) {
+	t.Helper()
+	for _, s := range snippets(t) {
+		if s.run == "background" {
+			sh.addr = sh.start(t, strings.Replace(strings.TrimSpace(s.text), "127.0.0.1:8080", "127.0.0.1:0", 1))
+			return
+		}
+	}
+	t.Fatal("README.md has no snippet to run in the background")
+}
+
+// start starts a goplt serve and returns the address that it prints. The process ends with the test.
+func (sh *shell) start(t *testing.T, line string) (addr string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := sh.command(ctx, "exec "+line)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+	})
+	if _, err := fmt.Fscanf(stdout, "listening on %s\n", &addr); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// execute runs the lines of a snippet. Each has to succeed.
+func (sh *shell) execute(t *testing.T, s snippet) {
+	t.Helper()
+	for line := range strings.Lines(s.text) {
+		line = strings.TrimSpace(line)
+		// The test would call itself, and modules come from the network.
+		if strings.HasPrefix(line, "go test") || strings.HasPrefix(line, "go get") || strings.HasPrefix(line, "go install") {
+			continue
+		}
+		out, err := sh.command(t.Context(), line).CombinedOutput()
+		if err != nil || strings.Contains(string(out), `"code"`) {
+			t.Errorf("README.md line %d: %s: %v\n%s", s.line, line, err, out)
+		}
+	}
+}
