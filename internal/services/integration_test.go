@@ -188,13 +188,15 @@ func TestLifeOfAFleet(t *testing.T) {
 		load.await(t, 50)
 	})
 	t.Run("the agent restarts and has forgotten everything", func(t *testing.T) {
-		agent.Restart()
+		agent.Kill()
 		load.await(t, 50)
+		agent.Restart()
 		f.await(t, services.AuthService, "two instances, registered again", count(2))
 		load.await(t, 50)
 	})
-	t.Run("the agent is gone for good", func(t *testing.T) {
+	t.Run("the agent is gone", func(t *testing.T) {
 		agent.Kill()
+		defer agent.Restart() // the servers deregister when they stop
 		load.await(t, 200)
 		if got := len(transport.Status().Instances); got != 2 {
 			t.Errorf("%d instances kept, want 2", got)
