@@ -70,7 +70,7 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.serveUnknown(w, r)
 		return
 	}
-	lift := rt.limit(w, r, found.stream)
+	rt.limit(w, r, found.stream)
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		err := connect.Errorf(connect.CodeUnimplemented, "%s %s: procedures are called by POST", r.Method, r.URL.Path)
@@ -78,71 +78,41 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	found.handler.ServeHTTP(w, r)
-	if lift {
-		rt.limitRest(w)
-	}
 }
 
-// limit adapts the time-outs that http.Server applies to every request, and reports whether it lifted one.
-//
-// A stream has no bounds but for the one request message of a server stream, which is to arrive in time. Over HTTP/1.1 a deadline
-// for reading is the connection's and outlives the body: it would fail the watch for a disconnect that goes on during the call, and with it
-// this request and all later ones, so it is lifted when the body is complete.
-func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) (lifted bool) {
+// limit adapts the time-outs that http.Server applies to every request to a kind of call: a stream has no bounds but for the one request
+// message of a server stream, which is to arrive in time.
+func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) {
 	timeout := rt.server.config.RequestTimeout
 	if timeout == 0 {
-		return false
+		return
 	}
-	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here and below.
+	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here.
 	controller := http.NewResponseController(w)
 	if stream != connect.StreamTypeUnary {
 		_ = controller.SetWriteDeadline(time.Time{})
-		lifted = true
 	}
 	switch {
 	case stream&connect.StreamTypeClient != 0:
 		_ = controller.SetReadDeadline(time.Time{})
-	case r.ProtoMajor == 1 && r.Body == http.NoBody:
-		_ = controller.SetReadDeadline(time.Time{})
-	case r.ProtoMajor == 1:
-		// From here, and not from when the connection was opened, which for its first request is what http.Server takes.
-		deadline := time.Now().Add(timeout)
-		_ = controller.SetReadDeadline(deadline)
-		r.Body = &timedBody{ReadCloser: r.Body, writer: w, deadline: deadline, timeout: timeout}
+	case r.ProtoMajor == 1 && r.Body != http.NoBody:
+		// Not from when http.Server began to wait for the header, which for the first request is when the connection was opened. It lifts the
+		// deadline itself when the body is complete.
+		_ = controller.SetReadDeadline(time.Now().Add(timeout))
+		r.Body = &timedBody{r.Body, timeout}
 	}
-	return lifted
 }
 
-// limitRest bounds, at the end of a stream, what http.Server still does with the request: reading what the handler did not, and writing
-// what the client did not take.
-func (rt *router) limitRest(w http.ResponseWriter) {
-	controller := http.NewResponseController(w)
-	deadline := time.Now().Add(rt.server.config.RequestTimeout)
-	_ = controller.SetReadDeadline(deadline)
-	_ = controller.SetWriteDeadline(deadline)
-}
-
-// timedBody is the body of a HTTP/1.1 request that is to arrive by a deadline. It lifts the connection's deadline at its end.
+// timedBody explains the error of a body that did not arrive in time, which else tells of addresses and sockets.
 type timedBody struct {
 	io.ReadCloser
 
-	writer   http.ResponseWriter
-	deadline time.Time
-	timeout  time.Duration
-	ended    bool
+	timeout time.Duration
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	switch {
-	case err == nil || b.ended:
-	case errors.Is(err, io.EOF):
-		b.ended = true
-		_ = http.NewResponseController(b.writer).SetReadDeadline(time.Time{})
-		if !time.Now().Before(b.deadline) { // Possibly too late: do not use the connection again.
-			b.writer.Header().Set("Connection", "close")
-		}
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("the request did not arrive within %s: %w", b.timeout, os.ErrDeadlineExceeded)
 	}
 	return n, err

@@ -31,7 +31,7 @@ func TestServerStopUnderLoad(t *testing.T) {
 			reg := &recordingRegistry{onDeregister: func(context.Context, registry.Instance) error { return nil }}
 			_, handlers := newWords()
 			config := testConfig()
-			config.DeregisterDelay = 50 * time.Millisecond // many calls long
+			config.DeregisterDelay = 500 * time.Millisecond // longer than a caller is ever between its choice and its call
 			leaving := startServer(t, handlers, config, rpc.WithRegistration(reg, "words"))
 			staying := startServer(t, handlers, config)
 			leavingAddr, stayingAddr := leaving.Addr(), staying.Addr()
@@ -133,47 +133,52 @@ func TestServerStopOrder(t *testing.T) {
 	})
 }
 
-// TestServerDrainsHTTP1: an HTTP/1.1 client is told to open another connection by an answer, before its connection is closed.
+// TestServerDrainsHTTP1: during DeregisterDelay an HTTP/1.1 client is told, by an answer, to open another connection, so that none loses a
+// request to a connection that is closed under it.
 func TestServerDrainsHTTP1(t *testing.T) {
 	t.Parallel()
-	t.Run("Connection: close", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			words, handlers := newWords()
-			server, listener := startInBubble(t, handlers)
-			connection, err := listener.dial()
+	synctest.Test(t, func(t *testing.T) {
+		_, handlers := newWords()
+		listener := newPipeListener()
+		config := rpc.DefaultServerConfig()
+		config.Advertise = "words.example.org:80"
+		server := startServer(t, handlers, config, rpc.WithListener(listener), rpc.WithRegistration(&recordingRegistry{}, "words"))
+		connection, err := listener.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		answers := bufio.NewReader(connection)
+		exchange := func() (closes bool) {
+			t.Helper()
+			if _, err := io.WriteString(connection, plainRequest(specEcho.Procedure)); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(answers, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer connection.Close()
-			answers := bufio.NewReader(connection)
-			send := func(procedure string) {
-				_, _ = io.WriteString(connection, plainRequest(procedure))
+			defer response.Body.Close()
+			if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+				t.Errorf("got %d, %v, want 200", response.StatusCode, err)
 			}
-			send(specEcho.Procedure)
-			response, err := http.ReadResponse(answers, nil)
-			if err != nil || response.Close {
-				t.Fatalf("before: got %v, %v; want an answer on a connection that stays", response, err)
-			}
-			_, _ = io.Copy(io.Discard, response.Body)
-			_ = response.Body.Close()
-
-			send(specHang.Procedure)
-			<-words.entered
-			stopped := make(chan error, 1)
-			go func() { stopped <- server.Stop(t.Context()) }()
-			<-listener.closed
-			close(words.release)
-			response, err = http.ReadResponse(answers, nil)
-			if err != nil || response.StatusCode != http.StatusOK || !response.Close {
-				t.Errorf("in flight: got %v, %v; want 200 and Connection: close", response, err)
-			}
-			_, _ = io.Copy(io.Discard, response.Body)
-			_ = response.Body.Close()
-			if err := <-stopped; err != nil {
-				t.Errorf("stop: %v", err)
-			}
-		})
+			return response.Close
+		}
+		if exchange() {
+			t.Error("the connection closes before Stop")
+		}
+		stopped := make(chan error, 1)
+		go func() { stopped <- server.Stop(t.Context()) }()
+		synctest.Wait()
+		if listener.refuses() {
+			t.Error("the listener closed before DeregisterDelay had passed, so this proves nothing")
+		}
+		if !exchange() {
+			t.Error("the connection stays during DeregisterDelay")
+		}
+		if err := <-stopped; err != nil {
+			t.Errorf("stop: %v", err)
+		}
 	})
 }
 
@@ -268,6 +273,28 @@ func TestServerStopEndsStreams(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestServerStopWithIdleConnections: a connection that carries no call is no reason for an error.
+func TestServerStopWithIdleConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, handlers := newWords()
+		listener := newPipeListener()
+		config := rpc.DefaultServerConfig()
+		config.DrainTimeout = 2 * time.Second // less than what net/http gives a new connection to send its first request
+		server := startServer(t, handlers, config, rpc.WithListener(listener))
+		connection, err := listener.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		began := time.Now()
+		if err := server.Stop(t.Context()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		expectElapsed(t, "stopped", began, 2*time.Second)
+	})
 }
 
 func TestServerStopTwice(t *testing.T) {
@@ -399,7 +426,9 @@ func TestServerRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.AfterFunc(time.Second, func() { _ = listener.Close() })
+			began := time.Now()
 			err = server.Run(t.Context())
+			expectElapsed(t, "ended, without a delay for callers that it cannot serve", began, time.Second)
 			if want := "rpc: server on pipe: use of closed network connection"; err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -87,7 +88,7 @@ func TestServerSlowBody(t *testing.T) {
 			status                  int
 			answer                  string // part of the body
 		}{
-			{"unary", specEcho.Procedure, "application/json", http.StatusGatewayTimeout, `"deadline_exceeded"`},
+			{"unary", specEcho.Procedure, "application/json", http.StatusGatewayTimeout, `{"code":"deadline_exceeded","message":"`},
 			{"server stream", specSplit.Procedure, "application/connect+json", http.StatusOK, `"deadline_exceeded"`},
 			{"unknown path", "/nothing", "text/plain", http.StatusNotFound, `"unimplemented"`},
 		} {
@@ -107,6 +108,9 @@ func TestServerSlowBody(t *testing.T) {
 					status, answer, _ := do(t, listener.client(t, version), "http://server"+row.path, body, "Content-Type", row.contentType)
 					if status != row.status || !strings.Contains(answer, row.answer) {
 						t.Errorf("got %d %s, want %d and %s", status, answer, row.status, row.answer)
+					}
+					if want := "the request did not arrive within 30s"; version == 1 && row.name == "unary" && !strings.Contains(answer, want) {
+						t.Errorf("got %s, want an explanation", answer)
 					}
 					// Over HTTP/1.1, Go's client waits 50ms for its request to be written before it delivers an early answer's end.
 					if elapsed := time.Since(began); elapsed > 30*time.Second+50*time.Millisecond {
@@ -271,6 +275,61 @@ func TestServerLongCallsOnOneConnection(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// TestServerRequestTimeoutIsNotTheCallers: an answer does not blame request_timeout for the deadline that the caller set.
+func TestServerRequestTimeoutIsNotTheCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, handlers := newWords()
+		_, listener := startInBubble(t, handlers)
+		began := time.Now()
+		status, body, _ := do(t, listener.client(t, 1), "http://server"+specHang.Procedure, strings.NewReader(`"x"`),
+			"Content-Type", "application/json", "Connect-Timeout-Ms", "1500")
+		if want := `{"code":"deadline_exceeded"}`; status != http.StatusGatewayTimeout || body != want {
+			t.Errorf("got %d %s, want 504 %s", status, body, want)
+		}
+		expectElapsed(t, "ended", began, 1500*time.Millisecond)
+	})
+}
+
+// TestServerEarlyConnection: RequestTimeout does not begin when a connection is opened, ahead of its first request.
+func TestServerEarlyConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, handlers := newWords()
+		listener := newPipeListener()
+		authority, config := securedConfig(t)
+		config.RequestTimeout = 2 * time.Second
+		startServer(t, handlers, config, rpc.WithListener(listener))
+		pipe, err := listener.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		trust := trusting(t, authority)
+		trust.ServerName = "127.0.0.1"
+		connection := tls.Client(pipe, trust)
+		defer connection.Close()
+		if err := connection.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.NewTimer(4 * time.Second).C // less than ReadHeaderTimeout
+		header, body, _ := strings.Cut(plainRequest(specEcho.Procedure), "\r\n\r\n")
+		for _, part := range []string{header + "\r\n\r\n", body} {
+			if _, err := io.WriteString(connection, part); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // The body is read from the connection, and not with the header.
+		}
+		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("got %d, want 200", response.StatusCode)
+		}
 	})
 }
 
