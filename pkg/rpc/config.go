@@ -104,8 +104,9 @@ type PoolConfig struct {
 	DialTimeout time.Duration `koanf:"dial_timeout"`
 	// IdleTimeout closes a connection without calls after this time. 0 means never. Default 90s.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
-	// PingInterval is how long a gRPC connection may be silent, with calls on it, before a ping asks whether the peer is there. 0 means
-	// no pings. Default 10s.
+	// PingInterval is how long a gRPC connection may be silent before an HTTP/2 ping asks whether the peer is there. 0 means no pings: the
+	// kernel's keep-alives, which are always on, find a peer that vanished within 15s, and gRPC servers close connections that ping more often than
+	// every 5 minutes. Set it where a proxy on the way answers keep-alives in the peer's place. Default 0.
 	PingInterval time.Duration `koanf:"ping_interval"`
 	// PingTimeout is how long the answer to a ping may take before the connection is closed. Default 5s.
 	PingTimeout time.Duration `koanf:"ping_timeout"`
@@ -186,7 +187,7 @@ func DefaultClientConfig() ClientConfig {
 		},
 		Pool: PoolConfig{
 			MaxConnections: 4, MaxHTTPConnections: 256, DialTimeout: 2 * time.Second, IdleTimeout: 90 * time.Second,
-			PingInterval: 10 * time.Second, PingTimeout: 5 * time.Second, DrainTimeout: 10 * time.Second,
+			PingTimeout: 5 * time.Second, DrainTimeout: 10 * time.Second,
 		},
 	}
 }
