@@ -1,11 +1,16 @@
 package servicestest_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,6 +216,35 @@ func TestDropConnections(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The peer learns of it as of a crash, not of a goodbye.
+func TestDroppedConnectionIsReset(t *testing.T) {
+	s := servicestest.Start(t)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = io.Copy(io.Discard, response.Body); err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if n := s.Faults().DropConnections(); n != 1 {
+		t.Errorf("dropped %d connections, want 1", n)
+	}
+	if _, err = reader.ReadByte(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want a reset", err)
 	}
 }
 
