@@ -38,13 +38,14 @@ var command = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(filepath.Dir(built), 0o755); err != nil {
 		return "", err
 	}
-	// The environment is that of `go tool`, whose build cache is shared so. Other test processes may be building too: each builds a file of its own, and the last rename wins.
+	// Other test processes may be building too: each builds a file of its own, and the last rename wins.
 	own, err := os.MkdirTemp(filepath.Dir(built), "build-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(own)
-	build := exec.CommandContext(context.Background(), "go", "build", "-C", filepath.Dir(modFile), "-o", filepath.Join(own, "consul"), "github.com/hashicorp/consul")
+	build := exec.CommandContext(context.Background(), "go", "build", "-C", filepath.Dir(modFile), "-o", filepath.Join(own, "consul"),
+		"github.com/hashicorp/consul") // built as go tool builds it, so that the two share the build cache
 	build.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build consul: %w\n%s", err, output)

@@ -24,6 +24,7 @@ func newStatic(t *testing.T, addresses map[string][]string) *static.Registry {
 func TestMultiKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	registrytest.Run(t, func(t *testing.T) registrytest.Harness {
+		t.Helper()
 		fallback, fixed := memory.New(), newStatic(t, nil)
 		return registrytest.Harness{
 			Registry: registry.NewMulti(fallback, map[string]registry.ServiceRegistry{"static": fixed}), Scheme: "memory", Registers: true,

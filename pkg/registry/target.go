@@ -39,8 +39,8 @@ type Target struct {
 	Params map[string]string
 }
 
-// ParseTarget reads the text form of a target, a URL or a bare service name. Its errors match [ErrInvalidTarget], quote the text and say what would be
-// right.
+// ParseTarget reads the text form of a target, a URL or a bare service name. Its errors match [ErrInvalidTarget], quote the text and say what
+// would be right.
 func ParseTarget(text string) (Target, error) {
 	target, err := parseTarget(text)
 	if err == nil {

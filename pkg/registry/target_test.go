@@ -94,10 +94,14 @@ func TestTargetCheck(t *testing.T) {
 	}{
 		{registry.Target{}, `registry: invalid target "": service name is empty; want consul:///auth, with three slashes before the name`},
 		{registry.Target{Service: "../kv/x"}, `registry: invalid target "../kv/x": service name "../kv/x" holds ".."`},
-		{registry.Target{Scheme: "memory", Service: "auth"},
-			`registry: invalid target "memory:///auth": scheme "memory" is not that of this registry, "consul"`},
-		{registry.Target{Scheme: "consul", Service: "auth", Params: map[string]string{"near": "x"}},
-			`registry: invalid target "consul:///auth?near=x": parameter "near" is unknown; known are tag, dc`},
+		{
+			registry.Target{Scheme: "memory", Service: "auth"},
+			`registry: invalid target "memory:///auth": scheme "memory" is not that of this registry, "consul"`,
+		},
+		{
+			registry.Target{Scheme: "consul", Service: "auth", Params: map[string]string{"near": "x"}},
+			`registry: invalid target "consul:///auth?near=x": parameter "near" is unknown; known are tag, dc`,
+		},
 	} {
 		err := row.target.Check("consul", "tag", "dc")
 		if !errors.Is(err, registry.ErrInvalidTarget) || err.Error() != row.want {

@@ -12,59 +12,66 @@ import (
 
 // Fault 11, and what else an entry can look like.
 func TestInstancesOfEntries(t *testing.T) {
-	base := registry.Instance{ID: "1", Service: "auth", Host: "10.0.0.1", Port: 80, Weight: 5, Revision: 3}
-	with := func(change func(*registry.Instance)) []registry.Instance {
+	type (
+		E = api.ServiceEntry
+		I = registry.Instance
+	)
+	base := I{ID: "1", Service: "auth", Host: "10.0.0.1", Port: 80, Weight: 5, Revision: 3}
+	with := func(change func(*I)) []I {
 		changed := base
 		change(&changed)
-		return []registry.Instance{changed}
+		return []I{changed}
 	}
-	none := []registry.Instance{}
+	none := []I{}
 	for name, row := range map[string]struct {
-		change func(*api.ServiceEntry)
+		change func(*E)
 		target string
-		want   []registry.Instance
+		want   []I
 		logged string // the reason that is logged
 	}{
-		"plain":                {func(*api.ServiceEntry) {}, "", []registry.Instance{base}, ""},
-		"service address":      {func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" }, "", with(func(i *registry.Instance) { i.Host = "10.0.0.2" }), ""},
-		"IPv6":                 {func(e *api.ServiceEntry) { e.Service.Address = "2001:db8::1" }, "", with(func(i *registry.Instance) { i.Host = "2001:db8::1" }), ""},
-		"IPv6 in brackets":     {func(e *api.ServiceEntry) { e.Service.Address = "[::1]" }, "", with(func(i *registry.Instance) { i.Host = "::1" }), ""},
-		"no address at all":    {func(e *api.ServiceEntry) { e.Node.Address = "" }, "", none, `host \"\" is not a host name`},
-		"no node":              {func(e *api.ServiceEntry) { e.Service.Address, e.Node = "h", nil }, "", with(func(i *registry.Instance) { i.Host = "h" }), ""},
-		"address that is none": {func(e *api.ServiceEntry) { e.Service.Address = "a/b" }, "", none, `host \"a/b\" is not a host name`},
-		"port 0":               {func(e *api.ServiceEntry) { e.Service.Port = 0 }, "", none, "it has no port"},
-		"port -1":              {func(e *api.ServiceEntry) { e.Service.Port = -1 }, "", none, `port \"-1\" is not within`},
-		"port 65536":           {func(e *api.ServiceEntry) { e.Service.Port = 65536 }, "", none, `port \"65536\" is not within`},
-		"named ports": {func(e *api.ServiceEntry) {
+		"plain":                {func(*E) {}, "", []I{base}, ""},
+		"service address":      {func(e *E) { e.Service.Address = "10.0.0.2" }, "", with(func(i *I) { i.Host = "10.0.0.2" }), ""},
+		"IPv6":                 {func(e *E) { e.Service.Address = "2001:db8::1" }, "", with(func(i *I) { i.Host = "2001:db8::1" }), ""},
+		"IPv6 in brackets":     {func(e *E) { e.Service.Address = "[::1]" }, "", with(func(i *I) { i.Host = "::1" }), ""},
+		"no address at all":    {func(e *E) { e.Node.Address = "" }, "", none, `host \"\" is not a host name`},
+		"no node":              {func(e *E) { e.Service.Address, e.Node = "h", nil }, "", with(func(i *I) { i.Host = "h" }), ""},
+		"address that is none": {func(e *E) { e.Service.Address = "a/b" }, "", none, `host \"a/b\" is not a host name`},
+		"port 0":               {func(e *E) { e.Service.Port = 0 }, "", none, "it has no port"},
+		"port -1":              {func(e *E) { e.Service.Port = -1 }, "", none, `port \"-1\" is not within`},
+		"port 65536":           {func(e *E) { e.Service.Port = 65536 }, "", none, `port \"65536\" is not within`},
+		"named ports": {func(e *E) {
 			e.Service.Ports = api.ServicePorts{{Name: "a", Port: 81}, {Name: "b", Port: 82, Default: true}}
-		}, "", with(func(i *registry.Instance) { i.Port = 82 }), ""},
-		"no ID":                    {func(e *api.ServiceEntry) { e.Service.ID = "" }, "", none, "it has no ID"},
-		"no weights":               {func(e *api.ServiceEntry) { e.Service.Weights = api.AgentWeights{} }, "", with(func(i *registry.Instance) { i.Weight = 1 }), ""},
-		"weight 0":                 {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 0 }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
-		"weight 65535":             {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 65535 }, "", with(func(i *registry.Instance) { i.Weight = 65535 }), ""},
-		"weight beyond":            {func(e *api.ServiceEntry) { e.Service.Weights.Passing = 70000 }, "", with(func(i *registry.Instance) { i.Weight = 65535 }), ""},
-		"weight below":             {func(e *api.ServiceEntry) { e.Service.Weights.Passing = -1 }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
-		"weight 0 by metadata":     {func(e *api.ServiceEntry) { e.Service.Meta = map[string]string{"goplt-weight": "0"} }, "", with(func(i *registry.Instance) { i.Weight = 0 }), ""},
-		"passing":                  {checks(api.HealthPassing, api.HealthPassing), "", []registry.Instance{base}, ""},
-		"warning":                  {checks(api.HealthPassing, api.HealthWarning), "", with(func(i *registry.Instance) { i.Weight = 2 }), ""},
-		"warning, passing=false":   {checks(api.HealthWarning), "auth?passing=false", with(func(i *registry.Instance) { i.Weight = 2 }), ""},
+		}, "", with(func(i *I) { i.Port = 82 }), ""},
+		"no ID":         {func(e *E) { e.Service.ID = "" }, "", none, "it has no ID"},
+		"no weights":    {func(e *E) { e.Service.Weights = api.AgentWeights{} }, "", with(func(i *I) { i.Weight = 1 }), ""},
+		"weight 0":      {func(e *E) { e.Service.Weights.Passing = 0 }, "", with(func(i *I) { i.Weight = 0 }), ""},
+		"weight 65535":  {func(e *E) { e.Service.Weights.Passing = 65535 }, "", with(func(i *I) { i.Weight = 65535 }), ""},
+		"weight beyond": {func(e *E) { e.Service.Weights.Passing = 70000 }, "", with(func(i *I) { i.Weight = 65535 }), ""},
+		"weight below":  {func(e *E) { e.Service.Weights.Passing = -1 }, "", with(func(i *I) { i.Weight = 0 }), ""},
+		"weight 0 by metadata": {
+			func(e *E) { e.Service.Meta = map[string]string{"goplt-weight": "0"} },
+			"", with(func(i *I) { i.Weight = 0 }), "",
+		},
+		"passing":                  {checks(api.HealthPassing, api.HealthPassing), "", []I{base}, ""},
+		"warning":                  {checks(api.HealthPassing, api.HealthWarning), "", with(func(i *I) { i.Weight = 2 }), ""},
+		"warning, passing=false":   {checks(api.HealthWarning), "auth?passing=false", with(func(i *I) { i.Weight = 2 }), ""},
 		"warning, passing=true":    {checks(api.HealthWarning), "auth?passing=true", none, ""},
-		"passing, passing=true":    {checks(api.HealthPassing), "auth?passing=true", []registry.Instance{base}, ""},
+		"passing, passing=true":    {checks(api.HealthPassing), "auth?passing=true", []I{base}, ""},
 		"critical":                 {checks(api.HealthPassing, api.HealthCritical), "", none, ""},
 		"a status that nobody set": {checks("new"), "", none, ""},
 		"zone by metadata": {
-			func(e *api.ServiceEntry) {
+			func(e *E) {
 				e.Service.Meta = map[string]string{"zone": "a", "protocol": "http"}
 				e.Service.Locality = &api.Locality{Zone: "b"}
-			}, "", with(func(i *registry.Instance) { i.Zone, i.Metadata = "a", map[string]string{"protocol": "http"} }), "",
+			}, "", with(func(i *I) { i.Zone, i.Metadata = "a", map[string]string{"protocol": "http"} }), "",
 		},
 		"zone by locality": {
-			func(e *api.ServiceEntry) { e.Service.Locality = &api.Locality{Zone: "b"} }, "", with(func(i *registry.Instance) { i.Zone = "b" }), "",
+			func(e *E) { e.Service.Locality = &api.Locality{Zone: "b"} }, "", with(func(i *I) { i.Zone = "b" }), "",
 		},
 		"zone by the node's locality": {
-			func(e *api.ServiceEntry) { e.Node.Locality = &api.Locality{Zone: "c"} }, "", with(func(i *registry.Instance) { i.Zone = "c" }), "",
+			func(e *E) { e.Node.Locality = &api.Locality{Zone: "c"} }, "", with(func(i *I) { i.Zone = "c" }), "",
 		},
-		"tags": {func(e *api.ServiceEntry) { e.Service.Tags = []string{"z", "a"} }, "", with(func(i *registry.Instance) { i.Tags = []string{"z", "a"} }), ""},
+		"tags": {func(e *E) { e.Service.Tags = []string{"z", "a"} }, "", with(func(i *I) { i.Tags = []string{"z", "a"} }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -85,7 +85,8 @@ func (k *keeper) run(ctx context.Context, quit <-chan struct{}) {
 			k.logger.Info("consul: the registration is in order again")
 			failures = 0
 		case err != nil:
-			if failures++; failures == 1 {
+			failures++
+			if failures == 1 {
 				k.logger.Warn("consul: the registration cannot be kept up; trying again", "error", err)
 			}
 			if delay = backoff(failures); k.kind == CheckTTL {

@@ -114,6 +114,7 @@ func (s *slot) close() error {
 // registration implements [registry.Registration].
 type registration struct {
 	keeper
+
 	slot *slot
 }
 

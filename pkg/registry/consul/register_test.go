@@ -3,6 +3,7 @@ package consul_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,7 +48,8 @@ func TestRegisterDefinition(t *testing.T) {
 			object{"Check": object{
 				"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
-			}}, false,
+			}},
+			false,
 		},
 		"gRPC with TLS": {
 			func(c *consul.Config) {
@@ -62,18 +64,21 @@ func TestRegisterDefinition(t *testing.T) {
 					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 					"GRPCUseTLS": true, "TLSServerName": "auth.internal",
 				},
-			}, false,
+			},
+			false,
 		},
 		"TTL": {
 			kind(consul.CheckTTL), func(*registry.Instance) {},
 			object{"Check": object{
 				"CheckID": "service:auth-1", "Name": "heartbeat of the process that registered the instance", "TTL": "15s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
-			}}, false,
+			}},
+			false,
 		},
 		"none, weight 0": {
 			kind(consul.CheckNone), func(i *registry.Instance) { i.Weight = 0 },
-			object{"Check": nil, "Meta": object{"goplt-weight": "0"}, "Weights": object{"Passing": 1.0, "Warning": 0.0}}, true,
+			object{"Check": nil, "Meta": object{"goplt-weight": "0"}, "Weights": object{"Passing": 1.0, "Warning": 0.0}},
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,9 +91,7 @@ func TestRegisterDefinition(t *testing.T) {
 				want := object{
 					"ID": "auth-1", "Name": "auth", "Address": "::1", "Port": 80.0, "Weights": object{"Passing": 7.0, "Warning": 1.0}, "Checks": nil,
 				}
-				for key, value := range row.want {
-					want[key] = value
-				}
+				maps.Copy(want, row.want)
 				sent := f.asked(registerPath)[0]
 				var got object
 				if err := json.Unmarshal([]byte(sent.body), &got); err != nil {
@@ -119,7 +122,7 @@ func TestHeartbeat(t *testing.T) {
 		r, _ := open(t, f, kind(consul.CheckTTL))
 		began := time.Now()
 		register(t, r, instance())
-		time.Sleep(time.Minute) // synthetic
+		pass(time.Minute)
 		beats := f.asked("/v1/agent/check/update/service:auth-1")
 		for at, beat := range beats {
 			if after := beat.at.Sub(began); after != time.Duration(at+1)*5*time.Second {
@@ -142,15 +145,15 @@ func TestForgottenIsRegisteredAgain(t *testing.T) {
 				f := newFakeAgent()
 				r, logged := open(t, f, kind(check))
 				register(t, r, instance())
-				time.Sleep(time.Minute) // synthetic
+				pass(time.Minute)
 				if got := len(f.asked(registerPath)); got != 1 {
 					t.Errorf("registered %d times before the agent forgot", got)
 				}
 				f.answerWith(always(http.StatusInternalServerError, "down")) // the agent is restarted, empty
 				f.set()
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				f.answerWith(nil)
-				time.Sleep(31 * time.Second)
+				pass(31 * time.Second)
 				expect(t, watch(t, r), "auth-1")
 				registered := f.asked(registerPath)
 				if len(registered) != 2 || registered[0].body != registered[1].body {
@@ -177,7 +180,7 @@ func TestDeregister(t *testing.T) {
 			t.Errorf("got %v\nwant %s", err, want)
 		}
 		f.answerWith(nil)
-		time.Sleep(time.Minute) // synthetic
+		pass(time.Minute)
 		if beats := f.asked("/v1/agent/check/"); len(beats) != 0 {
 			t.Errorf("%d signs of life after Deregister", len(beats))
 		}
@@ -205,7 +208,9 @@ func TestDeregisterWhatTheAgentForgot(t *testing.T) {
 }
 
 func TestRegisterErrors(t *testing.T) {
-	for code, mark := range map[int]error{http.StatusForbidden: consul.ErrForbidden, http.StatusBadRequest: consul.ErrRefused, http.StatusInternalServerError: nil} {
+	for code, mark := range map[int]error{
+		http.StatusForbidden: consul.ErrForbidden, http.StatusBadRequest: consul.ErrRefused, http.StatusInternalServerError: nil,
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeAgent()
 			r, _ := open(t, f)
@@ -214,7 +219,7 @@ func TestRegisterErrors(t *testing.T) {
 			if err == nil || mark != nil && !errors.Is(err, mark) || !strings.Contains(err.Error(), `register "auth-1": status`) {
 				t.Errorf("%d: %v", code, err)
 			}
-			time.Sleep(time.Minute) // synthetic
+			pass(time.Minute)
 			if asked := f.asked("/v1/agent/"); len(asked) != 1 {
 				t.Errorf("%d requests; a registration that failed has no upkeep", len(asked))
 			}
@@ -234,7 +239,7 @@ func TestFailedReplacementKeepsTheFirst(t *testing.T) {
 		}
 		f.answerWith(nil)
 		f.set()
-		time.Sleep(time.Minute) // synthetic
+		pass(time.Minute)
 		expect(t, watch(t, r), "auth-1")
 		if err := first.Deregister(t.Context()); err != nil {
 			t.Error(err)
@@ -260,3 +265,6 @@ func TestCloseReportsWhatItCouldNotDeregister(t *testing.T) {
 		}
 	})
 }
+
+// pass lets synthetic time pass.
+func pass(d time.Duration) { <-time.NewTimer(d).C }

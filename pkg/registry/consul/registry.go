@@ -137,6 +137,9 @@ func (r *Registry) close() error {
 	watchers, slots := maps.Clone(r.watchers), r.slots
 	r.mu.Unlock()
 
+	for watcher := range watchers {
+		watcher.end() // before the deregistrations, which they would see
+	}
 	var group sync.WaitGroup
 	errs := make(chan error, len(watchers)+len(slots))
 	for _, slot := range slots {

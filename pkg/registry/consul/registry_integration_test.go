@@ -58,6 +58,7 @@ func await(t *testing.T, w registry.Watcher, want ...string) []registry.Instance
 func TestIntegrationContract(t *testing.T) {
 	address := consultest.Address(t)
 	registrytest.Run(t, func(t *testing.T) registrytest.Harness {
+		t.Helper()
 		connect := func(t *testing.T) registry.ServiceRegistry {
 			t.Helper()
 			config := consul.DefaultConfig()

@@ -15,6 +15,7 @@ import (
 func TestContractOverSockets(t *testing.T) {
 	t.Parallel()
 	registrytest.Run(t, func(t *testing.T) registrytest.Harness {
+		t.Helper()
 		server := httptest.NewServer(newFakeAgent())
 		t.Cleanup(server.Close)
 		connect := func(t *testing.T) registry.ServiceRegistry {

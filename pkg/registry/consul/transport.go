@@ -79,6 +79,7 @@ func (t *boundedTransport) RoundTrip(request *http.Request) (*http.Response, err
 // boundedBody ends with an error where more than left bytes follow.
 type boundedBody struct {
 	io.ReadCloser
+
 	left int64
 	end  error
 }

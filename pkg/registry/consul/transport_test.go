@@ -44,7 +44,7 @@ func over(t *testing.T, address string, changes ...func(*consul.Config)) *consul
 
 func TestUnixSocket(t *testing.T) {
 	t.Parallel()
-	directory, err := os.MkdirTemp("", "consul") // the path of a socket must be short
+	directory, err := os.MkdirTemp("", "consul") //nolint:usetesting // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ type watcher struct {
 	limiter  *rate.Limiter
 	onClose  func(*watcher)
 
-	closed context.Context // ended by Close
+	closed context.Context //nolint:containedctx // is the watcher's own life, which Close ends, and bounds each Next
 	end    context.CancelFunc
 
 	turn       sync.Mutex // held by Next; all below belongs to it

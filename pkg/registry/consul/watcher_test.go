@@ -335,7 +335,7 @@ func TestEmptyByAccessControlIsFoundBySecondRead(t *testing.T) {
 			response := reply(http.StatusOK, "[]")
 			response.Header.Set("X-Consul-Index", "50")
 			if r.URL.Query().Has("consistent") {
-				response.Header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+				response.Header.Set("X-Consul-Results-Filtered-By-Acls", "true")
 			}
 			return response, nil
 		})
@@ -484,14 +484,18 @@ func TestBadServiceNameMakesNoRequest(t *testing.T) {
 	f := newFakeAgent()
 	r, _ := open(t, f)
 	for _, target := range []registry.Target{
-		{Service: "../kv/x"}, {Scheme: "consul", Service: "a/../../kv/x"}, {Service: "auth", Params: map[string]string{"tag": ""}},
-		{Service: "auth", Params: map[string]string{"passing": "perhaps"}}, {Service: "auth", Params: map[string]string{"near": "_agent"}},
+		{Service: "../kv/x"},
+		{Scheme: "consul", Service: "a/../../kv/x"},
+		{Service: "auth", Params: map[string]string{"tag": ""}},
+		{Service: "auth", Params: map[string]string{"passing": "perhaps"}},
+		{Service: "auth", Params: map[string]string{"near": "_agent"}},
 	} {
 		if _, err := r.Watch(target); !errors.Is(err, registry.ErrInvalidTarget) {
 			t.Errorf("Watch(%v): %v", target, err)
 		}
 	}
-	if _, err := r.Register(t.Context(), registry.Instance{ID: "../kv/x", Service: "auth", Host: "h", Port: 1}); !errors.Is(err, registry.ErrInvalidInstance) {
+	bad := registry.Instance{ID: "../kv/x", Service: "auth", Host: "h", Port: 1}
+	if _, err := r.Register(t.Context(), bad); !errors.Is(err, registry.ErrInvalidInstance) {
 		t.Errorf("Register: %v", err)
 	}
 	if asked := f.asked("/"); len(asked) != 0 {

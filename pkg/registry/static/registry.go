@@ -47,7 +47,8 @@ func New(addresses map[string][]string) (*Registry, error) {
 	return &Registry{table: table, closed: make(chan struct{})}, nil
 }
 
-// Watch implements [registry.ServiceRegistry]. A service that the table lacks is an error that matches [registry.ErrInvalidTarget], as it can never come.
+// Watch implements [registry.ServiceRegistry]. A service that the table lacks is an error that matches [registry.ErrInvalidTarget], as it can never
+// come.
 func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
 	if err := target.Check(Scheme); err != nil {
 		return nil, err

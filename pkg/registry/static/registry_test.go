@@ -25,6 +25,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			registrytest.Run(t, func(t *testing.T) registrytest.Harness {
+				t.Helper()
 				r, err := static.New(map[string][]string{"auth": addresses})
 				if err != nil {
 					t.Fatal(err)
