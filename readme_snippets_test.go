@@ -11,14 +11,13 @@ import (
 
 	"github.com/0x1d/goplt"
 	"github.com/0x1d/goplt/config"
+	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
 	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
 	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/registry/memory"
 	"github.com/0x1d/goplt/pkg/rpc"
 	"github.com/0x1d/goplt/pkg/services"
 	"github.com/0x1d/goplt/pkg/servicestest"
-
-	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
 )
 
 // The functions here stand in README.md word for word, which TestREADMEGoSnippets checks. The tests after them execute them.

@@ -19,8 +19,7 @@ func (c *command) configCommand() *cobra.Command {
 				return err
 			}
 			if c.output == "json" {
-				c.printJSON(c.stdout, loaded.Redacted())
-				return nil
+				return printJSON(c.stdout, loaded.Redacted())
 			}
 			return loaded.YAML(c.stdout)
 		},
@@ -33,10 +32,12 @@ func (c *command) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			version := versionOf(debug.ReadBuildInfo())
+			version := version{Version: "unknown"}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				version = versionOf(info)
+			}
 			if c.output == "json" {
-				c.printJSON(c.stdout, version)
-				return nil
+				return printJSON(c.stdout, version)
 			}
 			_, err := fmt.Fprintf(c.stdout, "goplt %s (%s)\n", version.Version, version.Go)
 			return err
@@ -51,10 +52,7 @@ type version struct {
 }
 
 // versionOf reads the version that the Go toolchain stamped into the binary.
-func versionOf(info *debug.BuildInfo, ok bool) version {
-	if !ok {
-		return version{Version: "unknown"}
-	}
+func versionOf(info *debug.BuildInfo) version {
 	v := version{Version: info.Main.Version, Go: info.GoVersion}
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.revision" {

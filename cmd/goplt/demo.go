@@ -56,6 +56,7 @@ type demo struct {
 // demoServer is one instance: all four services on one socket. A plain httptest server hosts it, because it can be killed without warning.
 type demoServer struct {
 	*httptest.Server
+
 	calls atomic.Int64
 }
 
@@ -63,12 +64,16 @@ func (d *demo) run(ctx context.Context) (err error) {
 	started := time.Now()
 	logger := slog.New(slog.DiscardHandler)
 	platform := servicestest.NewPlatform(servicestest.WithDemoData(), servicestest.WithPasswordCost(servicestest.TestPasswordCost()))
+	defer func() {
+		for _, server := range d.servers {
+			server.Close()
+		}
+	}()
 	for range demoInstances {
 		server, err := startDemoServer(platform, logger)
 		if err != nil {
 			return err
 		}
-		defer server.Close()
 		d.servers = append(d.servers, server)
 	}
 	acts := []struct {
@@ -112,43 +117,56 @@ func startDemoServer(platform *servicestest.Platform, logger *slog.Logger) (*dem
 	return started, nil
 }
 
-// connectTo returns clients that find every service at the addresses, in a registry in memory, and a way to ask how they are spoken to.
-func (d *demo) connectTo(ctx context.Context, addresses ...string) (clients *goplt.Clients, status func() ([]rpc.Status, error), cleanup func(), err error) {
+// audience is clients that find every service at some addresses, in a registry in memory.
+type audience struct {
+	*goplt.Clients
+
+	factory *goplt.Factory
+	close   func()
+}
+
+func (d *demo) connectTo(ctx context.Context, addresses ...string) (*audience, error) {
 	reg := memory.New()
 	for _, name := range services.Names() {
 		for number, address := range addresses {
 			host, port, err := splitAddr(address)
 			if err != nil {
-				return nil, nil, nil, err
+				return nil, err
 			}
 			instance := registry.Instance{ID: fmt.Sprintf("%s-%d", name, number+1), Service: name, Host: host, Port: port, Weight: 1}
 			if _, err := reg.Register(ctx, instance); err != nil {
-				return nil, nil, nil, err
+				return nil, err
 			}
 		}
 	}
 	factory, closeFactory, err := goplt.NewFactory(d.config, reg)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	clients, err = goplt.NewClients(factory)
+	clients, err := goplt.NewClients(factory)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	status = func() (all []rpc.Status, err error) {
-		for _, name := range services.Names() {
-			transport, err := factory.Transport(name)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, transport.Status())
-		}
-		return all, nil
-	}
-	return clients, status, func() {
+	return &audience{clients, factory, func() {
 		closeFactory()
 		_ = reg.Close()
-	}, nil
+	}}, nil
+}
+
+// called returns what the clients know of the instances that they called.
+func (a *audience) called() (instances []rpc.InstanceStatus, err error) {
+	for _, name := range services.Names() {
+		transport, err := a.factory.Transport(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, instance := range transport.Status().Instances {
+			if instance.Calls > 0 {
+				instances = append(instances, instance)
+			}
+		}
+	}
+	return instances, nil
 }
 
 // everyMethodByGRPC is the first act.
@@ -173,12 +191,12 @@ func (d *demo) everyMethodThroughProxy(ctx context.Context, platform *serviceste
 
 // everyMethod calls every method of every service and checks how the instances were spoken to.
 func (d *demo) everyMethod(ctx context.Context, platform *servicestest.Platform, want rpc.Protocol, addresses ...string) error {
-	clients, status, cleanup, err := d.connectTo(ctx, addresses...)
+	audience, err := d.connectTo(ctx, addresses...)
 	if err != nil {
 		return err
 	}
-	defer cleanup()
-	steps := methodSteps(clients, platform)
+	defer audience.close()
+	steps := methodSteps(audience.Clients, platform)
 	for _, step := range steps {
 		began := time.Now()
 		shown, err := step.call(ctx)
@@ -187,20 +205,16 @@ func (d *demo) everyMethod(ctx context.Context, platform *servicestest.Platform,
 		}
 		_, _ = fmt.Fprintf(d.out, "   %-30s %-8s %s\n", step.name, time.Since(began).Round(10*time.Microsecond), shown)
 	}
-	known, err := status()
+	called, err := audience.called()
 	if err != nil {
 		return err
 	}
-	instances := 0
-	for _, service := range known {
-		for _, instance := range service.Instances {
-			if instance.Calls > 0 && instance.Protocol != want {
-				return fmt.Errorf("%s was spoken to by %s, want %s", instance.ID, instance.Protocol, want)
-			}
-			instances++
+	for _, instance := range called {
+		if instance.Protocol != want {
+			return fmt.Errorf("%s was spoken to by %s, want %s", instance.ID, instance.Protocol, want)
 		}
 	}
-	_, _ = fmt.Fprintf(d.out, "   %d methods; protocol chosen by itself: %s, for all %d instances\n", len(steps), want, instances)
+	_, _ = fmt.Fprintf(d.out, "   %d methods; the protocol chosen by itself, for all %d instances called: %s\n", len(steps), len(called), want)
 	return nil
 }
 
@@ -210,11 +224,11 @@ func (d *demo) killUnderLoad(ctx context.Context, _ *servicestest.Platform) erro
 	for _, server := range d.servers {
 		addresses = append(addresses, server.Listener.Addr().String())
 	}
-	clients, status, cleanup, err := d.connectTo(ctx, addresses...)
+	audience, err := d.connectTo(ctx, addresses...)
 	if err != nil {
 		return err
 	}
-	defer cleanup()
+	defer audience.close()
 	victim := d.servers[len(d.servers)-1]
 	before := victim.calls.Load()
 	var made, failed atomic.Int64
@@ -227,7 +241,7 @@ func (d *demo) killUnderLoad(ctx context.Context, _ *servicestest.Platform) erro
 	for range demoCallers {
 		callers.Go(func() {
 			for range demoCalls {
-				if _, err := clients.Authz.HasPermission(ctx, "usr_ada", "invoices:read"); err != nil {
+				if _, err := audience.Authz.HasPermission(ctx, "usr_ada", "invoices:read"); err != nil {
 					failed.Add(1)
 					firstErr.CompareAndSwap(nil, &err)
 				}
@@ -245,16 +259,14 @@ func (d *demo) killUnderLoad(ctx context.Context, _ *servicestest.Platform) erro
 	case served == 0:
 		return errors.New("the instance that was killed had not served a call before")
 	}
-	known, err := status()
+	called, err := audience.called()
 	if err != nil {
 		return err
 	}
 	breaker := ""
-	for _, service := range known {
-		for _, instance := range service.Instances {
-			if instance.Addr == victim.Listener.Addr().String() && instance.Calls > 0 {
-				breaker = instance.Breaker
-			}
+	for _, instance := range called {
+		if instance.Addr == victim.Listener.Addr().String() {
+			breaker = instance.Breaker
 		}
 	}
 	_, _ = fmt.Fprintf(d.out, "   %d calls by %d callers; instance %d killed after it had served %d; its breaker is now %s; failed calls: 0\n",

@@ -12,95 +12,117 @@ import (
 	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
+// demoEmail is the address of the user that each performance creates and deletes.
+const demoEmail = "demo@example.com"
+
 // methodStep calls one method and says what came of it.
 type methodStep struct {
 	name string
 	call func(context.Context) (string, error)
 }
 
+// scene is what the steps share: who calls, and what earlier steps left for later ones.
+type scene struct {
+	clients  *goplt.Clients
+	platform *servicestest.Platform
+	tokens   *services.TokenResponse
+	user     *services.User
+}
+
 // methodSteps call every method of the four services once, in an order in which each finds what it needs.
 func methodSteps(clients *goplt.Clients, platform *servicestest.Platform) []methodStep {
-	const email = "demo@example.com"
-	var tokens *services.TokenResponse
-	var user *services.User
-	mailed := func(kind servicestest.TokenKind) (string, error) {
-		token, ok := platform.LastToken(email, kind)
-		if !ok {
-			return "", fmt.Errorf("no %s token was sent to %s", kind, email)
-		}
-		return token, nil
-	}
+	s := &scene{clients: clients, platform: platform}
+	steps := append(s.auth(), s.identity()...)
+	steps = append(steps, s.authz()...)
+	steps = append(steps, s.audit()...)
+	return append(steps, methodStep{"identity.DeleteUser", func(ctx context.Context) (string, error) {
+		return "deleted", clients.Identity.DeleteUser(ctx, s.user.ID)
+	}})
+}
+
+func (s *scene) auth() []methodStep {
 	return []methodStep{
-		{"auth.Login", func(ctx context.Context) (shown string, err error) {
-			tokens, err = clients.Auth.Login(ctx, "ada@example.com", servicestest.DemoPassword)
-			return fmt.Sprint(tokens), err
+		{"auth.Login", func(ctx context.Context) (_ string, err error) {
+			s.tokens, err = s.clients.Auth.Login(ctx, "ada@example.com", servicestest.DemoPassword)
+			return shown(s.tokens, err)
 		}},
 		{"auth.ValidateToken", func(ctx context.Context) (string, error) {
-			claims, err := clients.Auth.ValidateToken(ctx, tokens.AccessToken)
+			claims, err := s.clients.Auth.ValidateToken(ctx, s.tokens.AccessToken)
 			if err != nil {
 				return "", err
 			}
 			return fmt.Sprintf("%s <%s> %v", claims.UserID, claims.Email, claims.Roles), nil
 		}},
-		{"auth.RefreshToken", func(ctx context.Context) (shown string, err error) {
-			tokens, err = clients.Auth.RefreshToken(ctx, tokens.RefreshToken)
-			return fmt.Sprint(tokens), err
+		{"auth.RefreshToken", func(ctx context.Context) (_ string, err error) {
+			s.tokens, err = s.clients.Auth.RefreshToken(ctx, s.tokens.RefreshToken)
+			return shown(s.tokens, err)
 		}},
-		{"identity.CreateUser", func(ctx context.Context) (shown string, err error) {
-			user, err = clients.Identity.CreateUser(ctx, services.User{Email: email, Name: "Demo", Password: "a long enough password"})
-			return fmt.Sprint(user), err
+	}
+}
+
+func (s *scene) identity() []methodStep {
+	identity := s.clients.Identity
+	return []methodStep{
+		{"identity.CreateUser", func(ctx context.Context) (_ string, err error) {
+			s.user, err = identity.CreateUser(ctx, services.User{Email: demoEmail, Name: "Demo", Password: "a long enough password"})
+			return shown(s.user, err)
 		}},
-		{"identity.GetUser", func(ctx context.Context) (string, error) {
-			found, err := clients.Identity.GetUser(ctx, user.ID)
-			return fmt.Sprint(found), err
-		}},
-		{"identity.GetUserByEmail", func(ctx context.Context) (string, error) {
-			found, err := clients.Identity.GetUserByEmail(ctx, email)
-			return fmt.Sprint(found), err
-		}},
+		{"identity.GetUser", func(ctx context.Context) (string, error) { return shown(identity.GetUser(ctx, s.user.ID)) }},
+		{"identity.GetUserByEmail", func(ctx context.Context) (string, error) { return shown(identity.GetUserByEmail(ctx, demoEmail)) }},
 		{"identity.UpdateUser", func(ctx context.Context) (string, error) {
-			changed := *user
+			changed := *s.user
 			changed.Roles = []string{"auditor"}
-			found, err := clients.Identity.UpdateUser(ctx, user.ID, changed)
-			return fmt.Sprint(found), err
+			return shown(identity.UpdateUser(ctx, s.user.ID, changed))
 		}},
 		{"identity.VerifyEmail", func(ctx context.Context) (string, error) {
-			token, err := mailed(servicestest.EmailVerification)
+			token, err := s.mailed(servicestest.EmailVerification)
 			if err != nil {
 				return "", err
 			}
-			return "verified", clients.Identity.VerifyEmail(ctx, token)
+			return "verified", identity.VerifyEmail(ctx, token)
 		}},
 		{"identity.RequestPasswordReset", func(ctx context.Context) (string, error) {
-			return "token sent", clients.Identity.RequestPasswordReset(ctx, email)
+			return "token sent", identity.RequestPasswordReset(ctx, demoEmail)
 		}},
 		{"identity.ResetPassword", func(ctx context.Context) (string, error) {
-			token, err := mailed(servicestest.PasswordReset)
+			token, err := s.mailed(servicestest.PasswordReset)
 			if err != nil {
 				return "", err
 			}
-			return "password set", clients.Identity.ResetPassword(ctx, token, "another long password")
+			return "password set", identity.ResetPassword(ctx, token, "another long password")
 		}},
+	}
+}
+
+func (s *scene) authz() []methodStep {
+	authz := s.clients.Authz
+	return []methodStep{
 		{"authz.Authorize", func(ctx context.Context) (string, error) {
-			if err := clients.Authz.Authorize(ctx, user.ID, "invoices:delete"); !errors.Is(err, services.ErrPermissionDenied) {
-				return "", fmt.Errorf("an auditor may delete invoices: %w", err)
+			if err := authz.Authorize(ctx, s.user.ID, "invoices:delete"); !errors.Is(err, services.ErrPermissionDenied) {
+				return "", fmt.Errorf("an auditor who deletes invoices is not told permission denied: %w", err)
 			}
-			return "invoices:read allowed, invoices:delete denied", clients.Authz.Authorize(ctx, user.ID, "invoices:read")
+			return "invoices:read allowed, invoices:delete denied", authz.Authorize(ctx, s.user.ID, "invoices:read")
 		}},
 		{"authz.HasPermission", func(ctx context.Context) (string, error) {
-			allowed, err := clients.Authz.HasPermission(ctx, "usr_ada", "invoices:delete")
+			allowed, err := authz.HasPermission(ctx, "usr_ada", "invoices:delete")
 			return fmt.Sprintf("usr_ada invoices:delete: %t", allowed), err
 		}},
 		{"authz.GetUserPermissions", func(ctx context.Context) (string, error) {
-			permissions, err := clients.Authz.GetUserPermissions(ctx, user.ID)
+			permissions, err := authz.GetUserPermissions(ctx, s.user.ID)
 			return fmt.Sprint(permissions), err
 		}},
+	}
+}
+
+func (s *scene) audit() []methodStep {
+	audit := s.clients.Audit
+	return []methodStep{
 		{"audit.Record", func(ctx context.Context) (string, error) {
-			return "recorded", clients.Audit.Record(ctx, services.Action{UserID: user.ID, Action: "demo.run", Resource: "demo"})
+			return "recorded", audit.Record(ctx, services.Action{UserID: s.user.ID, Action: "demo.run", Resource: "demo"})
 		}},
 		{"audit.Query", func(ctx context.Context) (string, error) {
 			count := 0
-			for _, err := range services.AllAuditLogs(ctx, clients.Audit, services.AuditFilters{PageSize: 2}) {
+			for _, err := range services.AllAuditLogs(ctx, audit, services.AuditFilters{PageSize: 2}) {
 				if err != nil {
 					return "", err
 				}
@@ -108,10 +130,24 @@ func methodSteps(clients *goplt.Clients, platform *servicestest.Platform) []meth
 			}
 			return fmt.Sprintf("%d entries, page by page", count), nil
 		}},
-		{"identity.DeleteUser", func(ctx context.Context) (string, error) {
-			return "deleted", clients.Identity.DeleteUser(ctx, user.ID)
-		}},
 	}
+}
+
+// mailed returns the token that was sent to the demo's user.
+func (s *scene) mailed(kind servicestest.TokenKind) (string, error) {
+	token, ok := s.platform.LastToken(demoEmail, kind)
+	if !ok {
+		return "", fmt.Errorf("no %s token was sent to %s", kind, demoEmail)
+	}
+	return token, nil
+}
+
+// shown returns a value in words, unless there was an error.
+func shown(value fmt.Stringer, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	return value.String(), nil
 }
 
 // splitAddr takes host:port apart.

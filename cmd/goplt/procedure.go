@@ -90,7 +90,9 @@ func (p procedure) request(args []string, stdin io.Reader) (proto.Message, error
 		}
 	}
 	if err := protojson.Unmarshal(text, message); err != nil {
-		return nil, usagef("the JSON does not fit %s: %w; its fields: %s", p.method.Input().FullName(), err, fieldsOf(p.method.Input()))
+		// protobuf's errors begin with its name, followed by one or another kind of space, so that nobody relies on their text.
+		reason := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+		return nil, usagef("the JSON does not fit %s: %s; its fields: %s", p.method.Input().FullName(), reason, fieldsOf(p.method.Input()))
 	}
 	return message, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/0x1d/goplt"
+	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -24,24 +25,27 @@ func (c *command) resolveCommand() *cobra.Command {
 			"or the name of a service in the configured registry.",
 		Example: "  goplt resolve consul:///auth --watch\n  goplt resolve auth --registry static://127.0.0.1:8080",
 		Args:    between(1, 1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return c.resolve(cmd.Context(), args[0], watch) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			loaded, err := c.load()
+			if err != nil {
+				return err
+			}
+			if watch {
+				return c.watch(cmd.Context(), loaded, args[0])
+			}
+			found, err := c.resolveOnce(cmd.Context(), loaded, args[0])
+			if err != nil {
+				return err
+			}
+			return c.printInstances(found)
+		},
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and show each change, until interrupted")
 	return cmd
 }
 
-func (c *command) resolve(ctx context.Context, text string, watch bool) error {
-	loaded, err := c.load()
-	if err != nil {
-		return err
-	}
-	if !watch {
-		found, err := c.resolveOnce(ctx, loaded, text)
-		if err != nil {
-			return err
-		}
-		return c.printInstances(found)
-	}
+// watch shows each set of instances, until ctx ends.
+func (c *command) watch(ctx context.Context, loaded *config.Config, text string) error {
 	target, err := registry.ParseTarget(text)
 	if err != nil {
 		return usageError{err}
@@ -92,8 +96,7 @@ func (c *command) printInstances(found []registry.Instance) error {
 		for i, instance := range found {
 			views[i] = instanceView{instance.ID, instance.Addr(), instance.Zone, instance.Weight, instance.Tags, instance.Metadata}
 		}
-		c.printJSON(c.stdout, views)
-		return nil
+		return printJSON(c.stdout, views)
 	}
 	return table(c.stdout, []string{"INSTANCE", "ADDRESS", "ZONE", "WEIGHT", "TAGS"}, func(row func(...any)) {
 		for _, instance := range found {

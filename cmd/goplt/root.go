@@ -160,14 +160,16 @@ func (c *command) printError(err error) {
 	}{Code: remote.Code().String(), Message: remote.Message()}
 	if call, ok := errors.AsType[*rpc.CallError](err); ok {
 		for _, a := range call.Attempts {
-			shown.Attempts = append(shown.Attempts, attempt{a.Instance, a.Addr, string(a.Protocol), a.Verdict, a.Code.String(), a.Duration.String(), a.Err.Error()})
+			shown.Attempts = append(shown.Attempts, attempt{
+				a.Instance, a.Addr, string(a.Protocol), a.Verdict, a.Code.String(), a.Duration.String(), a.Err.Error(),
+			})
 		}
 	}
-	c.printJSON(c.stderr, shown)
+	_ = printJSON(c.stderr, shown) // there is nowhere left to complain to
 }
 
-func (c *command) printJSON(w io.Writer, value any) {
+func printJSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(value)
+	return encoder.Encode(value)
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // developmentSecret makes the tokens of one instance valid at another. It is public, as is everything that goplt serve holds.
-const developmentSecret = "goplt serve: for development only"
+const developmentSecret = "goplt serve: for development only" //nolint:gosec // public on purpose, as said above
 
 func (c *command) serveCommand() *cobra.Command {
 	var names []string
@@ -44,7 +44,7 @@ func (c *command) serveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringSliceVar(&names, "services", services.Names(), "services to host")
-	cmd.Flags().StringVar(&listen, "listen", "", "`address` to listen on, host:port; port 0 picks a free one; server.listen of the configuration if not given")
+	cmd.Flags().StringVar(&listen, "listen", "", "`address` to listen on, host:port; port 0 picks a free one (default server.listen)")
 	return cmd
 }
 

@@ -97,7 +97,7 @@ func (f *fleet) clients(t *testing.T) *internal.Factory {
 }
 
 // await watches a service until its instances satisfy done.
-func (f *fleet) await(t *testing.T, service string, what string, done func([]registry.Instance) bool) {
+func (f *fleet) await(t *testing.T, service, what string, done func([]registry.Instance) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -125,6 +125,7 @@ func count(wanted int) func([]registry.Instance) bool {
 func TestServicesThroughConsul(t *testing.T) {
 	address := consultest.Address(t)
 	servicestest.RunSuite(t, func(t *testing.T) servicestest.Services {
+		t.Helper()
 		// Instances of each subtest have service names of their own, because the agent may be shared.
 		f := newFleet(t, address)
 		prefix := fmt.Sprintf("it-%d-", time.Now().UnixNano())
