@@ -6,5 +6,6 @@
 //
 // Three implementations keep one contract, which a shared suite checks: [github.com/0x1d/goplt/pkg/registry/memory] for tests and
 // single processes, [github.com/0x1d/goplt/pkg/registry/static] for fixed addresses, [github.com/0x1d/goplt/pkg/registry/consul] for
-// production. There is no global registration of schemes: a program constructs the registry it wants and passes it on.
+// production. [NewMulti] combines them by the scheme of targets. There is no global registration of schemes: a program constructs the registry
+// it wants and passes it on.
 package registry

@@ -51,7 +51,8 @@ type Config struct {
 	// MaxStale is how long the server that answered may have been without contact to the leader; an older answer is dropped and the leader asked. 0
 	// means no bound. Default 30s.
 	MaxStale time.Duration `koanf:"max_stale"`
-	// EmptyGrace is how long the last instances are kept after the confirmed news that there are none. Default 2s.
+	// EmptyGrace is how long the last instances are kept after the confirmed news that there are none. It is a minute at least where that news
+	// follows an outage or a loss of Consul's state, as instances then are about to register again. Default 2s.
 	EmptyGrace time.Duration `koanf:"empty_grace"`
 
 	// Check is the health check of registered instances.

@@ -89,9 +89,7 @@ func (k *keeper) run(ctx context.Context, quit <-chan struct{}) {
 			if failures == 1 {
 				k.logger.Warn("consul: the registration cannot be kept up; trying again", "error", err)
 			}
-			if delay = backoff(failures); k.kind == CheckTTL {
-				delay = min(delay, k.interval) // the next sign of life is due
-			}
+			delay = min(backoff(failures), k.interval) // the agent is near, and who waits for it is not found
 		}
 		timer.Reset(delay)
 	}

@@ -101,15 +101,26 @@ func TestIntegrationAgentRestartsEmpty(t *testing.T) {
 			w := watch(t, r)
 			before := await(t, w, "auth-1")[0]
 			agent.Kill()
-			expectError(t, w, nil)
+			err := expectError(t, w, nil)
+			t.Logf("while the agent is down: %v", err)
 			agent.Restart()
-			if after := await(t, watch(t, r), "auth-1")[0]; after.Addr() != before.Addr() {
+			fresh := watch(t, r)
+			if after := await(t, fresh, "auth-1")[0]; after.Addr() != before.Addr() {
 				t.Errorf("registered again is %v, not %v", after, before)
+			}
+			second := instance()
+			second.ID = "auth-2"
+			register(t, r, second)
+			await(t, fresh, "auth-1", "auth-2")
+			for set := []registry.Instance(nil); len(set) < 2; { // the watch that went through it saw the instances come, and never none
+				if set, err = w.Next(t.Context()); err == nil && len(set) == 0 {
+					t.Fatal("the restart emptied the set")
+				}
 			}
 			if err := registration.Deregister(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			await(t, w)
+			await(t, fresh, "auth-2")
 		})
 	}
 }

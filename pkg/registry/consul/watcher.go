@@ -23,6 +23,9 @@ const (
 
 	minBackoff = 500 * time.Millisecond
 	maxBackoff = 30 * time.Second
+	// restoredGrace is the grace of an empty set that follows an outage, or a loss of Consul's state: whoever is registered notices within
+	// [Config.VerifyInterval] or so, and registers again.
+	restoredGrace = time.Minute
 	// tokenInterval is how often the token file is looked at while access is denied.
 	tokenInterval = time.Second
 )
@@ -47,6 +50,8 @@ type watcher struct {
 	index      uint64     // of the next query
 	last       []registry.Instance
 	answered   bool      // last was returned
+	seen       uint64    // the index of the last answer
+	doubt      bool      // Consul was out of reach or its index went backwards, and no instance was seen since
 	emptyFrom  time.Time // when the empty set takes effect; zero if it is not about to
 	failures   int       // in a row
 	retryAt    time.Time // after a failure
@@ -145,10 +150,19 @@ func (w *watcher) confirm(ctx context.Context) ([]registry.Instance, error) {
 		return nil, err
 	}
 	set, err := w.accept(got)
-	if err == nil && len(set) == 0 && len(w.last) > 0 && w.grace > 0 {
-		w.emptyFrom = time.Now().Add(w.grace)
+	if err != nil || len(set) > 0 || len(w.last) == 0 {
+		return set, err
 	}
-	return set, err
+	grace := w.grace
+	if w.doubt {
+		grace = max(grace, restoredGrace)
+		w.logger.Warn("consul: no instance is registered since Consul was away; the last instances stand for now",
+			"instances", len(w.last), "for", grace)
+	}
+	if grace > 0 {
+		w.emptyFrom = time.Now().Add(grace)
+	}
+	return set, nil
 }
 
 // ask sends one query, when the limiter lets it.
@@ -167,6 +181,8 @@ func (w *watcher) ask(ctx context.Context, mode consistency, index uint64, wait 
 func (w *watcher) accept(got answer) ([]registry.Instance, error) {
 	w.index = nextIndex(w.index, got.index)
 	set, skipped := usable(got.entries, w.passing)
+	w.doubt = len(set) == 0 && (w.doubt || got.index > 0 && got.index < w.seen)
+	w.seen = got.index
 	if len(set) == 0 && got.withheld {
 		return nil, &answeredError{mark: ErrForbidden, token: got.token, text: fmt.Sprintf("consul agent %s: query service %q: no usable instance "+
 			"is visible, and access control may withhold some; want a token with service:read and node:read", w.agent.where, w.query.service)}
@@ -211,6 +227,8 @@ func (w *watcher) failed(err error) {
 	case errors.Is(err, ErrRefused):
 		state, level = "refused", slog.LevelError
 		delay = jitter(maxBackoff)
+	default:
+		w.doubt = true
 	}
 	w.retryAt = time.Now().Add(delay)
 	w.index, w.emptyFrom = 0, time.Time{}

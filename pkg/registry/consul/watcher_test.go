@@ -369,6 +369,51 @@ func TestReallyEmpty(t *testing.T) {
 	})
 }
 
+// Fault 4: an agent that was away comes back empty; whoever was registered there is about to register again.
+func TestEmptyAfterAnOutage(t *testing.T) {
+	for name, outage := range map[string]func(*testing.T, *fakeAgent, registry.Watcher){
+		"out of reach": func(t *testing.T, f *fakeAgent, w registry.Watcher) {
+			t.Helper()
+			f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
+			expectError(t, w, nil)
+			f.answerWith(nil)
+			f.set()
+		},
+		"index goes backwards": func(_ *testing.T, f *fakeAgent, _ registry.Watcher) {
+			f.index = 3
+			f.set()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent(entry("1", 80), entry("2", 80))
+				r, _ := open(t, f)
+				w := watch(t, r)
+				expect(t, w, "1", "2")
+				outage(t, f, w)
+				untilQuiet(t, w, 50*time.Second)
+				f.set(entry("1", 80)) // the first is back
+				expect(t, w, "1")
+				began := time.Now()
+				f.set() // and the state is trusted again
+				expect(t, w)
+				if took := time.Since(began); took > 3*time.Second {
+					t.Errorf("the empty set came after %v", took)
+				}
+
+				f.set(entry("1", 80))
+				expect(t, w, "1")
+				began = time.Now()
+				outage(t, f, w)
+				expect(t, w) // nobody comes back
+				if took := time.Since(began); took < time.Minute || took > 63*time.Second {
+					t.Errorf("the empty set came after %v, want a minute", took)
+				}
+			})
+		})
+	}
+}
+
 func TestEmptyAtFirstNeedsNoGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeAgent()
