@@ -20,7 +20,7 @@ type snippet struct {
 	line                int
 }
 
-var fence = regexp.MustCompile(`(?ms)(?:<!-- run: (\w+) -->\n)?^` + "```" + `(\w+)\n(.*?)^` + "```$")
+var fence = regexp.MustCompile("(?s)(?:<!-- run: (\\w+) -->)?\n```(\\w+)\n(.*?\n)```\n")
 
 func snippets(t *testing.T) []snippet {
 	t.Helper()

@@ -13,8 +13,8 @@ import (
 
 const healthServiceName = "grpc.health.v1.Health"
 
-// healthService serves a [Health] as grpc.health.v1.Health. Its messages are dynamic ones of the standard's own descriptors, and not those
-// of goplt.health.v1: the two agree in binary, but in JSON the names of enum values are on the wire, and those differ.
+// healthService serves a [Health] as grpc.health.v1.Health. Its messages are dynamic ones of a descriptor of its own, and not generated:
+// a program may link each protobuf name once, and one that uses goplt may well link grpc-go's copy too.
 type healthService struct {
 	health                   *Health
 	check, watch             protoreflect.MethodDescriptor

@@ -8,11 +8,12 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	healthv1 "github.com/0x1d/goplt/gen/goplt/health/v1"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
+// The messages of grpc.health.v1 have one field each, a string and an enum, so in binary protobuf's wrappers can stand in for them.
 var (
 	specCheck = connect.Spec{Procedure: "/grpc.health.v1.Health/Check"}
 	specWatch = connect.Spec{Procedure: "/grpc.health.v1.Health/Watch", StreamType: connect.StreamTypeServer}
@@ -23,31 +24,31 @@ func TestHealthCheck(t *testing.T) {
 	_, handlers := newWords()
 	server := startServer(t, handlers, testConfig(), rpc.WithRegistration(&recordingRegistry{}, "words"))
 	client := rpcClient(t, server, 2, connecthttp.WithGRPC())
-	check := func(service string, want healthv1.ServingStatus) {
+	check := func(service string, want rpc.HealthStatus) {
 		t.Helper()
-		var reply healthv1.CheckResponse
-		err := client.CallUnary(t.Context(), specCheck, &healthv1.CheckRequest{Service: service}, &reply)
-		if err != nil || reply.GetStatus() != want {
-			t.Errorf("%q: got %v, %v; want %v", service, reply.GetStatus(), err, want)
+		var reply wrapperspb.Int32Value
+		err := client.CallUnary(t.Context(), specCheck, wrapperspb.String(service), &reply)
+		if err != nil || rpc.HealthStatus(reply.GetValue()) != want {
+			t.Errorf("%q: got %v, %v; want %v", service, rpc.HealthStatus(reply.GetValue()), err, want)
 		}
 	}
 	for _, service := range []string{"", "test.v1.Words", "words"} {
-		check(service, healthv1.ServingStatus_SERVING_STATUS_SERVING)
+		check(service, rpc.HealthServing)
 	}
 	server.Health().SetNotServing("test.v1.Words")
-	check("test.v1.Words", healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
-	check("", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	check("test.v1.Words", rpc.HealthNotServing)
+	check("", rpc.HealthServing)
 	server.Health().SetServing("test.v1.Words")
-	check("test.v1.Words", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	check("test.v1.Words", rpc.HealthServing)
 	server.Health().SetNotServing("")
-	check("", healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+	check("", rpc.HealthNotServing)
 
-	err := client.CallUnary(t.Context(), specCheck, &healthv1.CheckRequest{Service: "test.v1.Nothing"}, new(healthv1.CheckResponse))
+	err := client.CallUnary(t.Context(), specCheck, wrapperspb.String("test.v1.Nothing"), new(wrapperspb.Int32Value))
 	if want := `not_found: unknown service "test.v1.Nothing"`; err == nil || err.Error() != want {
 		t.Errorf("unknown service: got %v, want %s", err, want)
 	}
 	server.Health().SetServing("test.v1.Nothing")
-	check("test.v1.Nothing", healthv1.ServingStatus_SERVING_STATUS_SERVING)
+	check("test.v1.Nothing", rpc.HealthServing)
 }
 
 // TestHealthJSON: in JSON the status has the standard's names.
@@ -79,32 +80,32 @@ func TestHealthWatch(t *testing.T) {
 			t.Parallel()
 			_, handlers := newWords()
 			server := startServer(t, handlers, testConfig())
-			stream, err := rpcClient(t, server, version).CallServerStream(t.Context(), specWatch, &healthv1.WatchRequest{Service: "test.v1.Later"})
+			stream, err := rpcClient(t, server, version).CallServerStream(t.Context(), specWatch, wrapperspb.String("test.v1.Later"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer stream.Close()
-			expect := func(want healthv1.ServingStatus) {
+			expect := func(want rpc.HealthStatus) {
 				t.Helper()
-				var reply healthv1.WatchResponse
-				if err := stream.Receive(&reply); err != nil || reply.GetStatus() != want {
-					t.Fatalf("got %v, %v; want %v", reply.GetStatus(), err, want)
+				var reply wrapperspb.Int32Value
+				if err := stream.Receive(&reply); err != nil || rpc.HealthStatus(reply.GetValue()) != want {
+					t.Fatalf("got %v, %v; want %v", rpc.HealthStatus(reply.GetValue()), err, want)
 				}
 			}
-			expect(healthv1.ServingStatus_SERVING_STATUS_SERVICE_UNKNOWN)
+			expect(rpc.HealthServiceUnknown)
 			server.Health().SetServing("test.v1.Later")
-			expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+			expect(rpc.HealthServing)
 			server.Health().SetServing("test.v1.Later") // is no change, so not sent
 			server.Health().SetNotServing("test.v1.Other")
 			server.Health().SetNotServing("test.v1.Later")
-			expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
+			expect(rpc.HealthNotServing)
 			server.Health().SetServing("test.v1.Later")
-			expect(healthv1.ServingStatus_SERVING_STATUS_SERVING)
+			expect(rpc.HealthServing)
 
 			stopped := make(chan error, 1)
 			go func() { stopped <- server.Stop(t.Context()) }()
-			expect(healthv1.ServingStatus_SERVING_STATUS_NOT_SERVING)
-			err = stream.Receive(new(healthv1.WatchResponse))
+			expect(rpc.HealthNotServing)
+			err = stream.Receive(new(wrapperspb.Int32Value))
 			if want := "unavailable: the server is stopping"; err == nil || err.Error() != want {
 				t.Errorf("end of the watch: got %v, want %s", err, want)
 			}
@@ -141,7 +142,7 @@ func TestHealthOfTheCaller(t *testing.T) {
 		return "", connect.NewError(connect.CodeDataLoss, "my own")
 	}))
 	server := startServer(t, handlers, testConfig())
-	err := rpcClient(t, server, 2, connecthttp.WithGRPC()).CallUnary(t.Context(), specCheck, new(healthv1.CheckRequest), new(healthv1.CheckResponse))
+	err := rpcClient(t, server, 2, connecthttp.WithGRPC()).CallUnary(t.Context(), specCheck, new(wrapperspb.StringValue), new(wrapperspb.Int32Value))
 	if want := "data_loss: my own"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
