@@ -1,0 +1,24 @@
+package consul
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// String describes the configuration without the token.
+func (c Config) String() string {
+	token := "none"
+	switch {
+	case c.Token != "":
+		token = "[redacted]"
+	case c.TokenFile != "":
+		token = "from " + c.TokenFile
+	}
+	return fmt.Sprintf("consul at %s, datacenter %q, token %s, check %s", c.Address, c.Datacenter, token, c.Check.Kind)
+}
+
+// GoString is [Config.String], so that %#v hides the token too.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue describes the configuration without the token.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }

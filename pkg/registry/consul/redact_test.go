@@ -1,0 +1,27 @@
+package consul_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/0x1d/goplt/pkg/registry/consul"
+)
+
+func TestConfigHidesTheToken(t *testing.T) {
+	config := consul.DefaultConfig()
+	config.Token = "hush"
+	var logged bytes.Buffer
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "config", config, "pointer", &config)
+	nested := struct{ Consul consul.Config }{config}
+	for _, text := range []string{
+		fmt.Sprint(config), fmt.Sprintf("%+v", config), fmt.Sprintf("%#v", config), fmt.Sprintf("%+v", &config), fmt.Sprintf("%+v", nested),
+		fmt.Sprintf("%#v", nested), logged.String(),
+	} {
+		if strings.Contains(text, "hush") || !strings.Contains(text, "[redacted]") {
+			t.Errorf("shown as %s", text)
+		}
+	}
+}
