@@ -232,6 +232,7 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 	}
 	defer func() { _ = stream.Close() }()
 	if err := stream.Send(c.request); err != nil {
+		e.finish() // before Close, which would send a request without a message
 		return err
 	}
 	if err := stream.CloseSend(); err != nil {

@@ -45,6 +45,7 @@ func validate(ctx context.Context, transport connect.Transport) error {
 func only(t testing.TB, addr string, adjust func(*rpc.ClientConfig)) (*rpc.Transport, func() rpc.InstanceStatus) {
 	t.Helper()
 	transport := newTransport(t, newScripted(instanceAt(t, "one", addr)), adjust)
+	await(t, "the instance to be known", func() bool { return len(transport.Status().Instances) == 1 })
 	return transport, func() rpc.InstanceStatus {
 		t.Helper()
 		instances := transport.Status().Instances
@@ -52,6 +53,20 @@ func only(t testing.TB, addr string, adjust func(*rpc.ClientConfig)) (*rpc.Trans
 			t.Fatalf("status shows %d instances", len(instances))
 		}
 		return instances[0]
+	}
+}
+
+// await waits until done holds.
+func await(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(10 * time.Second); !done(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
 	}
 }
 

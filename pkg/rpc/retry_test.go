@@ -460,11 +460,7 @@ func TestFault36CallerCancels(t *testing.T) {
 			done := make(chan error)
 			go func() { done <- validate(ctx, transport) }()
 			<-answered
-			for status().Calls == 0 { // until the attempt is over, so that only the backoff is left
-				if ctx.Err() != nil {
-					t.Fatal(ctx.Err())
-				}
-			}
+			await(t, "the attempt to be over, so that only the backoff is left", func() bool { return status().Calls == 1 })
 			cancelled := time.Now()
 			cancel()
 			err := <-done

@@ -118,8 +118,8 @@ func (s *stream) Close() error {
 	if s.openErr != nil {
 		return nil
 	}
+	s.end(context.Canceled) // before the inner stream's Close, which would send a request that was not sent yet
 	err := s.inner.Close()
-	s.end(context.Canceled)
 	if connect.CodeOf(err) == connect.CodeCanceled {
 		return nil // that is what Close is for
 	}
