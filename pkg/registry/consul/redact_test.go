@@ -17,7 +17,7 @@ func TestConfigHidesTheToken(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "config", config, "pointer", &config)
 	nested := struct{ Consul consul.Config }{config}
 	for _, text := range []string{
-		fmt.Sprint(config), fmt.Sprintf("%+v", config), fmt.Sprintf("%#v", config), fmt.Sprintf("%+v", &config), fmt.Sprintf("%+v", nested),
+		config.String(), fmt.Sprintf("%+v", config), fmt.Sprintf("%#v", config), fmt.Sprintf("%+v", &config), fmt.Sprintf("%+v", nested),
 		fmt.Sprintf("%#v", nested), logged.String(),
 	} {
 		if strings.Contains(text, "hush") || !strings.Contains(text, "[redacted]") {
