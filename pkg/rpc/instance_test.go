@@ -1,0 +1,298 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
+	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+func TestNoInstances(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		reg   func() *scripted
+		text  string
+		cause error
+	}{
+		{"empty set", func() *scripted { return newScripted() }, "unavailable: no instances of scripted:///auth", nil},
+		{"registry error", func() *scripted {
+			reg := silent()
+			reg.Fail(errRegistry)
+			return reg
+		}, "unavailable: no instances of scripted:///auth: registry is away", errRegistry},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			transport := newTransport(t, row.reg(), nil)
+			began := time.Now()
+			err := login(t.Context(), transport)
+			expectCode(t, err, connect.CodeUnavailable)
+			if !errors.Is(err, rpc.ErrNoInstances) || row.cause != nil && !errors.Is(err, row.cause) {
+				t.Errorf("%v matches ErrNoInstances: %t", err, errors.Is(err, rpc.ErrNoInstances))
+			}
+			if fmt.Sprint(err) != row.text {
+				t.Errorf("got %q, want %q", err, row.text)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("took %v; want it at once", took)
+			}
+		})
+	}
+}
+
+var errRegistry = errors.New("registry is away")
+
+// TestWaitsForTheFirstAnswer: as long as the registry has said nothing, nobody knows that there are no instances.
+func TestWaitsForTheFirstAnswer(t *testing.T) {
+	handler := &authHandler{}
+	addr := startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
+	reg := silent()
+	transport := newTransport(t, reg, nil)
+	done := make(chan error)
+	go func() { done <- login(t.Context(), transport) }()
+	reg.Set(instanceAt(t, "one", addr))
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	mute := newTransport(t, silent(), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err := login(ctx, mute)
+	expectCode(t, err, connect.CodeDeadlineExceeded)
+	if want := "deadline_exceeded: context deadline exceeded: waited for instances of scripted:///auth"; fmt.Sprint(err) != want {
+		t.Errorf("got %q, want %q", err, want)
+	}
+}
+
+func TestKeyWaitForInstances(t *testing.T) {
+	handler := &authHandler{}
+	addr := startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
+	reg := newScripted()
+	transport := newTransport(t, reg, func(config *rpc.ClientConfig) { config.WaitForInstances = true })
+
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	err := login(ctx, transport)
+	expectCode(t, err, connect.CodeDeadlineExceeded)
+	if took := time.Since(began); !errors.Is(err, rpc.ErrNoInstances) || !errors.Is(err, context.DeadlineExceeded) || took > time.Second {
+		t.Errorf("got %v after %v", err, took)
+	}
+
+	done := make(chan error)
+	go func() { done <- login(t.Context(), transport) }()
+	reg.Fail(errRegistry)
+	reg.Set(instanceAt(t, "one", addr))
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	cancelled, stop := context.WithCancel(t.Context())
+	stop()
+	reg.Set()
+	await(t, "the set to be empty", func() bool { return len(transport.Status().Instances) == 0 })
+	expectCode(t, login(cancelled, transport), connect.CodeCanceled)
+}
+
+func TestRegistryErrorKeepsTheInstances(t *testing.T) {
+	handler := &authHandler{}
+	reg := newScripted(instanceAt(t, "one", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()))
+	transport := newTransport(t, reg, nil)
+	if err := login(t.Context(), transport); err != nil {
+		t.Fatal(err)
+	}
+	reg.Fail(errRegistry)
+	await(t, "the error to be known", func() bool { return transport.Status().Error == errRegistry.Error() })
+	if err := login(t.Context(), transport); err != nil {
+		t.Error(err)
+	}
+	if status := transport.Status(); len(status.Instances) != 1 || status.Updated.IsZero() || status.Instances[0].Calls != 2 {
+		t.Errorf("status %+v", status)
+	}
+	reg.Set(instanceAt(t, "one", "127.0.0.1:1"))
+	await(t, "the error to be over", func() bool { return transport.Status().Error == "" })
+}
+
+// TestRemovalLetsCallsFinish: an instance that the registry no longer names gets no further call, and finishes those it has.
+func TestRemovalLetsCallsFinish(t *testing.T) {
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		t.Run(string(spoken), func(t *testing.T) {
+			entered, release := make(chan struct{}, 1), make(chan struct{})
+			gone := &authHandler{login: func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+				entered <- struct{}{}
+				<-release
+				return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "a"}}, nil
+			}}
+			other := &authHandler{}
+			goneServer := startHTTP(t, gone.mount(), http1And2)
+			reg := newScripted(instanceAt(t, "gone", goneServer.Listener.Addr().String()))
+			transport := newTransport(t, reg, protocol(spoken))
+			done := make(chan error)
+			go func() { done <- login(t.Context(), transport) }()
+			<-entered
+			reg.Set(instanceAt(t, "other", startHTTP(t, other.mount(), http1And2).Listener.Addr().String()))
+			await(t, "the new set", func() bool {
+				instances := transport.Status().Instances
+				return len(instances) == 1 && instances[0].ID == "other"
+			})
+			if err := login(t.Context(), transport); err != nil {
+				t.Error(err)
+			}
+			close(release)
+			if err := <-done; err != nil {
+				t.Errorf("the call in flight: %v", err)
+			}
+			expectCount(t, "logins at the instance removed", &gone.logins, 1)
+			expectCount(t, "logins at the other", &other.logins, 1)
+		})
+	}
+}
+
+// TestKeyPoolDrainTimeoutOfARemovedInstance: a removed instance's calls are let finish for so long and no longer.
+func TestKeyPoolDrainTimeoutOfARemovedInstance(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	gone := &authHandler{login: func(ctx context.Context, _ *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	reg := newScripted(instanceAt(t, "gone", startHTTP(t, gone.mount(), http1And2).Listener.Addr().String()))
+	transport := newTransport(t, reg, func(config *rpc.ClientConfig) { config.Pool.DrainTimeout = 20 * time.Millisecond })
+	done := make(chan error)
+	go func() { done <- login(t.Context(), transport) }()
+	<-entered
+	reg.Set()
+	expectCode(t, <-done, connect.CodeUnavailable)
+	expectCount(t, "logins", &gone.logins, 1)
+}
+
+// TestRevisionForgets: what was learned of one registration says nothing of the next at the same address.
+func TestRevisionForgets(t *testing.T) {
+	handler, listener := &authHandler{}, listen(t)
+	serveOn(t, listener, handler.mount(), http1Only)
+	instance := instanceAt(t, "one", listener.Addr().String())
+	instance.Revision = 1
+	reg := newScripted(instance)
+	transport := newTransport(t, reg, nil)
+	call := func(wantPrefaces int) {
+		t.Helper()
+		if err := login(t.Context(), transport); err != nil {
+			t.Fatal(err)
+		}
+		if _, prefaces, _ := listener.begins(); prefaces != wantPrefaces {
+			t.Errorf("%d HTTP/2 prefaces, want %d", prefaces, wantPrefaces)
+		}
+	}
+	call(1)
+	same := instance
+	same.Weight, same.Zone = 7, "eu" // facts that change nothing of how it is spoken to
+	reg.Set(same)
+	await(t, "the new facts", func() bool {
+		known := transport.Status().Instances[0]
+		return known.Weight == 7 && known.Zone == "eu"
+	})
+	call(1)
+	if known := transport.Status().Instances[0]; known.Calls != 2 || known.Protocol != rpc.ProtocolHTTP {
+		t.Errorf("status %+v; want what was known before", known)
+	}
+	next := instance
+	next.Revision = 2
+	reg.Set(next)
+	await(t, "the new revision", func() bool { return transport.Status().Instances[0].Calls == 0 })
+	if known := transport.Status().Instances[0]; known.Protocol != rpc.ProtocolGRPC {
+		t.Errorf("status %+v; want nothing to be known of the protocol", known)
+	}
+	call(2)
+}
+
+// TestWeights: instances get calls by their weights, and one of weight 0 none.
+func TestWeights(t *testing.T) {
+	handlers := make([]authHandler, 3)
+	var instances []registry.Instance
+	release := make(chan struct{})
+	for at := range handlers {
+		handlers[at].login = func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+			<-release
+			return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "a"}}, nil
+		}
+		instance := instanceAt(t, fmt.Sprint(at), startHTTP(t, handlers[at].mount(), http1And2).Listener.Addr().String())
+		instance.Weight = at * 2 // 0, 2, 4
+		instances = append(instances, instance)
+	}
+	transport := newTransport(t, newScripted(instances...), nil)
+	const calls = 60
+	var all sync.WaitGroup
+	for range calls {
+		all.Go(func() {
+			if err := login(t.Context(), transport); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	await(t, "all calls to arrive", func() bool {
+		return handlers[0].logins.Load()+handlers[1].logins.Load()+handlers[2].logins.Load() == calls
+	})
+	close(release)
+	all.Wait()
+	// All are in flight at once, so the balance is that of attempts in flight over weight: a third and two thirds, but for chance.
+	if light, heavy := handlers[1].logins.Load(), handlers[2].logins.Load(); light < 15 || light > 25 || light+heavy != calls {
+		t.Errorf("calls by weight: 0: %d, 2: %d, 4: %d; want 0, about 20, about 40", handlers[0].logins.Load(), light, heavy)
+	}
+}
+
+// TestDuplicates: an instance that the registry names twice is one; two at one ID are two.
+func TestDuplicates(t *testing.T) {
+	handler := &authHandler{}
+	addr := startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
+	other := startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
+	transport := newTransport(t, newScripted(instanceAt(t, "a", addr), instanceAt(t, "a", addr), instanceAt(t, "a", other)), nil)
+	for range 4 {
+		if err := login(t.Context(), transport); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if instances := transport.Status().Instances; len(instances) != 2 || instances[0].Calls+instances[1].Calls != 4 {
+		t.Errorf("status %+v; want two instances", instances)
+	}
+}
+
+// TestInstancesComeAndGoUnderLoad: whatever the registry does with healthy instances, no call fails.
+func TestInstancesComeAndGoUnderLoad(t *testing.T) {
+	handler := &authHandler{}
+	var instances []registry.Instance
+	for at := range 3 {
+		instances = append(instances, instanceAt(t, fmt.Sprint(at), startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()))
+	}
+	reg := newScripted(instances...)
+	transport := newTransport(t, reg, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				if err := login(t.Context(), transport); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for round := range 60 {
+		before := handler.logins.Load()
+		changed := instances[round%3]
+		changed.Revision = uint64(round)
+		reg.Set(changed, instances[(round+1)%3])
+		await(t, "calls to go on", func() bool { return handler.logins.Load() > before+8 || t.Failed() })
+	}
+	stop()
+	callers.Wait()
+	expectReleased(t, transport)
+}
