@@ -27,12 +27,15 @@ import (
 type fleet struct {
 	platform *servicestest.Platform
 	registry *consul.Registry
+	// unchecked instances are found at once, and go at once.
+	unchecked bool
 }
 
-func newFleet(t *testing.T, address string, options ...servicestest.Option) *fleet {
+func newFleet(t *testing.T, address string, check consul.CheckKind, options ...servicestest.Option) *fleet {
 	t.Helper()
 	config := consul.DefaultConfig()
 	config.Address = address
+	config.Check.Kind = check
 	config.Check.Interval = time.Second
 	config.Logger = slog.New(slog.DiscardHandler)
 	reg, err := consul.New(config)
@@ -45,7 +48,7 @@ func newFleet(t *testing.T, address string, options ...servicestest.Option) *fle
 		}
 	})
 	options = append(options, servicestest.WithPasswordCost(servicestest.TestPasswordCost()))
-	return &fleet{platform: servicestest.NewPlatform(options...), registry: reg}
+	return &fleet{platform: servicestest.NewPlatform(options...), registry: reg, unchecked: check == consul.CheckNone}
 }
 
 // start starts an instance with all four services and registers it.
@@ -58,6 +61,9 @@ func (f *fleet) start(t *testing.T, names ...string) *rpc.Server {
 	internal.RegisterAudit(handlers, f.platform.Audit(), nil)
 	config := rpc.DefaultServerConfig()
 	config.Listen = "127.0.0.1:0"
+	if f.unchecked {
+		config.DeregisterDelay = 0
+	}
 	server, err := rpc.NewServer(handlers, rpc.WithServerConfig(config), rpc.WithRegistration(f.registry, names...))
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +133,7 @@ func TestServicesThroughConsul(t *testing.T) {
 	servicestest.RunSuite(t, func(t *testing.T) servicestest.Services {
 		t.Helper()
 		// Instances of each subtest have service names of their own, because the agent may be shared.
-		f := newFleet(t, address)
+		f := newFleet(t, address, consul.CheckNone) // there are many subtests, and a first check takes its time
 		prefix := fmt.Sprintf("it-%d-", time.Now().UnixNano())
 		var names []string
 		for _, name := range services.Names() {
@@ -166,7 +172,7 @@ func client[C any](t *testing.T, construct func() (C, error)) C {
 // TestLifeOfAFleet is what happens to a service in production: instances come, one dies, the agent restarts and forgets, instances go.
 func TestLifeOfAFleet(t *testing.T) {
 	agent := consultest.Start(t)
-	f := newFleet(t, agent.Address, servicestest.WithDemoData())
+	f := newFleet(t, agent.Address, consul.CheckGRPC, servicestest.WithDemoData())
 	var servers []*rpc.Server
 	for range 3 {
 		servers = append(servers, f.start(t, services.Names()...))
@@ -209,7 +215,7 @@ func TestLifeOfAFleet(t *testing.T) {
 // TestDeregistration shows that a stopped service is gone from Consul, and that its callers are told so at once.
 func TestDeregistration(t *testing.T) {
 	agent := consultest.Start(t)
-	f := newFleet(t, agent.Address, servicestest.WithDemoData())
+	f := newFleet(t, agent.Address, consul.CheckGRPC, servicestest.WithDemoData())
 	server := f.start(t, services.AuthService)
 	f.await(t, services.AuthService, "an instance", count(1))
 	made, err := internal.NewServiceClient(services.AuthService, f.registry)
