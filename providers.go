@@ -84,8 +84,9 @@ func targetsConsul(cfg *config.Config) bool {
 	return false
 }
 
-// Factory makes clients of services by name, and keeps the connections that they share. See [NewFactory].
-type Factory = internal.Factory
+// Factory makes clients of services by name, and keeps what they share: one [rpc.Transport] per service, with its connections, circuit breakers
+// and the watch on the registry. Safe for concurrent use. See [NewFactory].
+type Factory struct{ inner *internal.Factory }
 
 // NewFactory returns a factory of clients with the configuration of each service, whose instances reg finds. It does no I/O. The caller closes it,
 // before reg, by calling the function returned: clients then refuse further calls, and those under way have pool.drain_timeout to finish.
@@ -98,15 +99,27 @@ func NewFactory(cfg *config.Config, reg registry.ServiceRegistry, options ...Opt
 	if err != nil {
 		return nil, nil, err
 	}
-	return factory, closing("clients", factory.Close, settings.logger), nil
+	return &Factory{factory}, closing("clients", factory.Close, settings.logger), nil
+}
+
+// NewServiceClient returns a client of a core service by its name, one of [services.Names]. The value also implements the service's interface: assert
+// client.(services.AuthServiceClient) and so on. An unknown name is an error that lists the known ones.
+func (f *Factory) NewServiceClient(name string) (services.ServiceClient, error) {
+	return f.inner.NewServiceClient(name)
+}
+
+// Transport returns the transport of a service, core or not, which its clients share: for a generated Connect client, or to ask for its status. The
+// factory closes it.
+func (f *Factory) Transport(service string) (*rpc.Transport, error) {
+	return f.inner.Transport(service)
 }
 
 // NewClients returns a client of each core service. Closing the factory closes them.
 func NewClients(factory *Factory) (*Clients, error) {
-	auth, authErr := factory.Auth()
-	identity, identityErr := factory.Identity()
-	authz, authzErr := factory.Authz()
-	audit, auditErr := factory.Audit()
+	auth, authErr := factory.inner.Auth()
+	identity, identityErr := factory.inner.Identity()
+	authz, authzErr := factory.inner.Authz()
+	audit, auditErr := factory.inner.Audit()
 	if err := errors.Join(authErr, identityErr, authzErr, auditErr); err != nil {
 		return nil, err
 	}
@@ -114,18 +127,22 @@ func NewClients(factory *Factory) (*Clients, error) {
 }
 
 // NewAuthClient returns a client of the auth service. Closing the factory closes it, as all of the following.
-func NewAuthClient(factory *Factory) (services.AuthServiceClient, error) { return factory.Auth() }
+func NewAuthClient(factory *Factory) (services.AuthServiceClient, error) { return factory.inner.Auth() }
 
 // NewIdentityClient returns a client of the identity service.
 func NewIdentityClient(factory *Factory) (services.IdentityServiceClient, error) {
-	return factory.Identity()
+	return factory.inner.Identity()
 }
 
 // NewAuthzClient returns a client of the authz service.
-func NewAuthzClient(factory *Factory) (services.AuthzServiceClient, error) { return factory.Authz() }
+func NewAuthzClient(factory *Factory) (services.AuthzServiceClient, error) {
+	return factory.inner.Authz()
+}
 
 // NewAuditClient returns a client of the audit service.
-func NewAuditClient(factory *Factory) (services.AuditServiceClient, error) { return factory.Audit() }
+func NewAuditClient(factory *Factory) (services.AuditServiceClient, error) {
+	return factory.inner.Audit()
+}
 
 // NewTransport returns a transport to any service, core or not, with the configuration that it has under services, for a generated Connect client:
 //

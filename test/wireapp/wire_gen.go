@@ -22,18 +22,18 @@ func InitializeDoor(cfg *config.Config) (*Door, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	v2, cleanup2, err := goplt.NewFactory(cfg, serviceRegistry, v...)
+	factory, cleanup2, err := goplt.NewFactory(cfg, serviceRegistry, v...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	authServiceClient, err := goplt.NewAuthClient(v2)
+	authServiceClient, err := goplt.NewAuthClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	auditServiceClient, err := goplt.NewAuditClient(v2)
+	auditServiceClient, err := goplt.NewAuditClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -57,18 +57,18 @@ func InitializeLoggingDoor(cfg *config.Config, logger *slog.Logger) (*Door, func
 	if err != nil {
 		return nil, nil, err
 	}
-	v2, cleanup2, err := goplt.NewFactory(cfg, serviceRegistry, v...)
+	factory, cleanup2, err := goplt.NewFactory(cfg, serviceRegistry, v...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	authServiceClient, err := goplt.NewAuthClient(v2)
+	authServiceClient, err := goplt.NewAuthClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	auditServiceClient, err := goplt.NewAuditClient(v2)
+	auditServiceClient, err := goplt.NewAuditClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -84,16 +84,16 @@ func InitializeLoggingDoor(cfg *config.Config, logger *slog.Logger) (*Door, func
 // InitializeDoorWith builds the application with a registry of its own, and the sets of the two clients that it takes.
 func InitializeDoorWith(cfg *config.Config, reg registry.ServiceRegistry) (*Door, func(), error) {
 	v := _wireValue
-	v2, cleanup, err := goplt.NewFactory(cfg, reg, v...)
+	factory, cleanup, err := goplt.NewFactory(cfg, reg, v...)
 	if err != nil {
 		return nil, nil, err
 	}
-	authServiceClient, err := goplt.NewAuthClient(v2)
+	authServiceClient, err := goplt.NewAuthClient(factory)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	auditServiceClient, err := goplt.NewAuditClient(v2)
+	auditServiceClient, err := goplt.NewAuditClient(factory)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
