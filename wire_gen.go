@@ -20,12 +20,12 @@ func InitializeClients(cfg *config.Config, options ...Option) (*Clients, func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	v, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
+	factory, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	clients, err := NewClients(v)
+	clients, err := NewClients(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -43,12 +43,12 @@ func InitializeAuthClient(cfg *config.Config, options ...Option) (services.AuthS
 	if err != nil {
 		return nil, nil, err
 	}
-	v, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
+	factory, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	authServiceClient, err := NewAuthClient(v)
+	authServiceClient, err := NewAuthClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -67,12 +67,12 @@ func InitializeIdentityClient(cfg *config.Config, options ...Option) (services.I
 	if err != nil {
 		return nil, nil, err
 	}
-	v, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
+	factory, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	identityServiceClient, err := NewIdentityClient(v)
+	identityServiceClient, err := NewIdentityClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -90,12 +90,12 @@ func InitializeAuthzClient(cfg *config.Config, options ...Option) (services.Auth
 	if err != nil {
 		return nil, nil, err
 	}
-	v, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
+	factory, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	authzServiceClient, err := NewAuthzClient(v)
+	authzServiceClient, err := NewAuthzClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -113,12 +113,12 @@ func InitializeAuditClient(cfg *config.Config, options ...Option) (services.Audi
 	if err != nil {
 		return nil, nil, err
 	}
-	v, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
+	factory, cleanup2, err := NewFactory(cfg, serviceRegistry, options...)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	auditServiceClient, err := NewAuditClient(v)
+	auditServiceClient, err := NewAuditClient(factory)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -132,11 +132,11 @@ func InitializeAuditClient(cfg *config.Config, options ...Option) (services.Audi
 
 // InitializeClientsWith is [InitializeClients] over a registry of the caller's, who closes it after calling the function returned.
 func InitializeClientsWith(cfg *config.Config, reg registry.ServiceRegistry, options ...Option) (*Clients, func(), error) {
-	v, cleanup, err := NewFactory(cfg, reg, options...)
+	factory, cleanup, err := NewFactory(cfg, reg, options...)
 	if err != nil {
 		return nil, nil, err
 	}
-	clients, err := NewClients(v)
+	clients, err := NewClients(factory)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
