@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 
 	"connectrpc.com/connect/v2"
@@ -14,6 +13,7 @@ func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (
 	if !t.begin() {
 		return nil, unavailable(ErrClosed)
 	}
+	callers := ctx
 	var cancel context.CancelFunc
 	if timeout := t.config.Timeout; timeout > 0 && spec.StreamType == connect.StreamTypeUnary {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -27,7 +27,7 @@ func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (
 		return nil, err
 	}
 	detach := context.AfterFunc(t.ctx, cancel) // Close cuts off what outlasts its drain
-	s := &inProcessStream{ClientStream: inner, transport: t}
+	s := &inProcessStream{ClientStream: inner, transport: t, ctx: callers}
 	s.release = sync.OnceFunc(func() {
 		detach()
 		cancel()
@@ -44,6 +44,7 @@ type inProcessStream struct {
 	connect.ClientStream
 
 	transport *Transport
+	ctx       context.Context //nolint:containedctx // the caller's own
 	release   func()
 }
 
@@ -53,7 +54,7 @@ func (s *inProcessStream) Receive(message any) error {
 	if err == nil {
 		return nil
 	}
-	if s.transport.ctx.Err() != nil && !isRemote(err) && !errors.Is(err, io.EOF) {
+	if s.transport.ctx.Err() != nil && s.ctx.Err() == nil && isCancellation(err) {
 		err = cutOff(err)
 	}
 	s.release()
@@ -64,4 +65,9 @@ func (s *inProcessStream) Receive(message any) error {
 func (s *inProcessStream) Close() error {
 	defer s.release()
 	return s.ClientStream.Close()
+}
+
+// isCancellation reports whether an error is what becomes of a cancelled context, be it in a handler's words.
+func isCancellation(err error) bool {
+	return errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled
 }
