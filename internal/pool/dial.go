@@ -7,25 +7,31 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"reflect"
 	"time"
 )
 
 // ErrNotHTTP2 is matched by the error of an HTTP/2 dial whose peer proved to speak no HTTP/2 before anything but the preface was sent:
-// its TLS chose another protocol, it answered the preface with HTTP/1.x, or it kept silent for [settingsTimeout].
+// its TLS refused h2 or chose another protocol, it answered the preface with HTTP/1.x, or it kept silent: for 2 s, or for a quarter of
+// the time that the first to wait for the connection had left, or up to the dial timeout, whichever is least.
 var ErrNotHTTP2 = errors.New("peer does not speak HTTP/2")
 
 const (
 	// settingsTimeout bounds the wait for the peer's SETTINGS frame, which a server sends first and unasked (RFC 9113, section 3.4).
 	settingsTimeout = 2 * time.Second
-	// minSettingsTimeout keeps a caller in a hurry from mistaking a slow peer for one without HTTP/2.
-	minSettingsTimeout = 100 * time.Millisecond
+	// minSettingsTimeout and minSettingsRoundTrips keep a caller in a hurry from mistaking a slow or distant peer for one without HTTP/2.
+	// The round trip is taken from the opening of the TCP connection.
+	minSettingsTimeout    = 100 * time.Millisecond
+	minSettingsRoundTrips = 4
 	// alertNoApplicationProtocol is the TLS alert of a server that shares no protocol with our ALPN list (RFC 7301, section 3.2).
-	alertNoApplicationProtocol = tls.AlertError(120)
+	alertNoApplicationProtocol = 120
 	// keepAliveIdle and the constants after it have the kernel ask a silent peer whether it is there, so that a connection whose peer
-	// vanished is closed within 15 s without HTTP/2 pings, for which gRPC servers punish their clients.
-	keepAliveIdle     = 10 * time.Second
-	keepAliveInterval = time.Second
-	keepAliveCount    = 5
+	// vanished is closed within 15 s without HTTP/2 pings, for which gRPC servers punish their clients. The kernel does not ask while
+	// data waits for an acknowledgement; unacknowledgedTimeout bounds that wait, where the system knows how.
+	keepAliveIdle         = 10 * time.Second
+	keepAliveInterval     = time.Second
+	keepAliveCount        = 5
+	unacknowledgedTimeout = keepAliveIdle + keepAliveCount*keepAliveInterval
 )
 
 // dialer opens connections of one kind to one address.
@@ -41,9 +47,10 @@ type dialer struct {
 func newDialer(config Config) *dialer {
 	d := &dialer{
 		kind: config.Kind, addr: config.Addr, timeout: config.DialTimeout,
-		net: net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
-		}},
+		net: net.Dialer{
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
+			Control:         boundUnacknowledged,
+		},
 	}
 	if config.TLS != nil {
 		d.tls = config.TLS.Clone()
@@ -77,66 +84,92 @@ type dialedKey struct{}
 // dial opens a connection and waits until the peer has shown to speak the dialer's protocol. budget is the time that the caller who
 // asked for the connection has left; 0 means no bound.
 func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn, *http.ClientConn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("no connection within %v", d.timeout))
+	bounded, cancel := context.WithTimeoutCause(ctx, d.timeout, d.timeoutError())
 	defer cancel()
-	raw, err := d.net.DialContext(ctx, "tcp", d.addr)
+	started := time.Now()
+	raw, err := d.net.DialContext(bounded, "tcp", d.addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("dial %s: %w", d.addr, orCause(ctx, err))
+		return nil, nil, fmt.Errorf("dial %s: %w", d.addr, orCause(bounded, err))
 	}
+	roundTrip := time.Since(started)
 	if d.tls != nil {
-		secured := tls.Client(raw, d.tls)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			_ = raw.Close()
-			if alert, ok := errors.AsType[tls.AlertError](err); ok && alert == alertNoApplicationProtocol && d.kind == HTTP2 {
-				return nil, nil, fmt.Errorf("TLS handshake with %s: %w: it refused the protocol h2", d.addr, ErrNotHTTP2)
-			}
-			return nil, nil, fmt.Errorf("TLS handshake with %s: %w", d.addr, orCause(ctx, err))
+		if raw, err = d.secure(bounded, raw); err != nil {
+			return nil, nil, fmt.Errorf("TLS handshake with %s: %w", d.addr, err)
 		}
-		if chosen := secured.ConnectionState().NegotiatedProtocol; chosen != "h2" && d.kind == HTTP2 {
-			_ = secured.Close()
-			return nil, nil, fmt.Errorf("TLS handshake with %s: %w: it chose %q", d.addr, ErrNotHTTP2, chosen)
-		}
-		raw = secured
 	}
 	observed := observe(raw, d.kind)
-	client, err := d.http.NewClientConn(context.WithValue(ctx, dialedKey{}, observed), "http", d.addr)
+	client, err := d.http.NewClientConn(context.WithValue(bounded, dialedKey{}, observed), "http", d.addr)
 	if err != nil {
 		_ = observed.Close()
-		return nil, nil, fmt.Errorf("open connection to %s: %w", d.addr, err)
+		return nil, nil, fmt.Errorf("open connection to %s: %w", d.addr, orCause(bounded, err))
 	}
 	if d.kind == HTTP2 {
-		if err := d.awaitGreeting(ctx, observed, budget); err != nil {
+		limit := settingsTimeout
+		if budget > 0 {
+			limit = min(limit, max(budget/4, minSettingsTimeout, minSettingsRoundTrips*roundTrip))
+		}
+		if err := d.awaitGreeting(ctx, observed, min(limit, d.timeout-time.Since(started))); err != nil {
 			_ = client.Close()
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("HTTP/2 preface to %s: %w", d.addr, err)
 		}
 	}
 	return observed, client, nil
 }
 
-// awaitGreeting waits for the peer's first bytes, so that no request is sent to a peer that may not understand it.
-func (d *dialer) awaitGreeting(ctx context.Context, conn *observedConn, budget time.Duration) error {
-	limit := settingsTimeout
-	if budget > 0 {
-		limit = min(limit, max(budget/4, minSettingsTimeout))
+func (d *dialer) timeoutError() error { return fmt.Errorf("no connection within %v", d.timeout) }
+
+// secure speaks TLS on raw, and closes it if that fails.
+func (d *dialer) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	secured := tls.Client(raw, d.tls)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		if d.kind == HTTP2 && isNoApplicationProtocol(err) {
+			return nil, fmt.Errorf("%w: it refused the protocol h2", ErrNotHTTP2)
+		}
+		return nil, orCause(ctx, err)
 	}
+	if chosen := secured.ConnectionState().NegotiatedProtocol; chosen != "h2" && d.kind == HTTP2 {
+		_ = raw.Close() // without a farewell: nothing at all is said to this peer
+		return nil, fmt.Errorf("%w: it chose the protocol %q", ErrNotHTTP2, chosen)
+	}
+	return secured, nil
+}
+
+// isNoApplicationProtocol reports whether the peer ended the handshake with the alert no_application_protocol. crypto/tls wraps the alert's
+// number in a type that cannot be named; tls.AlertError is for QUIC alone.
+func isNoApplicationProtocol(err error) bool {
+	remote, ok := errors.AsType[*net.OpError](err)
+	if !ok || remote.Op != "remote error" {
+		return false
+	}
+	alert := reflect.ValueOf(remote.Err)
+	return alert.Kind() == reflect.Uint8 && alert.Uint() == alertNoApplicationProtocol
+}
+
+// awaitGreeting waits for the peer's SETTINGS, so that no request is sent to a peer that may not understand it, and none beyond the
+// number of streams that the peer allows.
+func (d *dialer) awaitGreeting(ctx context.Context, conn *observedConn, limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-conn.greeted:
 	case <-timer.C:
-		return fmt.Errorf("HTTP/2 preface to %s: %w: no SETTINGS within %v", d.addr, ErrNotHTTP2, limit)
+		if limit < minSettingsTimeout { // the connection took so long to open that this silence proves nothing
+			return d.timeoutError()
+		}
+		return fmt.Errorf("%w: no SETTINGS within %v", ErrNotHTTP2, limit.Round(time.Millisecond))
 	case <-ctx.Done():
-		return fmt.Errorf("HTTP/2 preface to %s: %w", d.addr, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
 	switch conn.greeting {
 	case greetingSettings:
 		return nil
 	case greetingHTTP1:
-		return fmt.Errorf("HTTP/2 preface to %s: %w: it answered with HTTP/1", d.addr, ErrNotHTTP2)
+		return fmt.Errorf("%w: it answered with HTTP/1", ErrNotHTTP2)
 	case greetingOther:
-		return fmt.Errorf("HTTP/2 preface to %s: the answer is neither HTTP/2 nor HTTP/1", d.addr)
+		return errors.New("the answer is neither HTTP/2 nor HTTP/1")
 	default:
-		return fmt.Errorf("HTTP/2 preface to %s: connection closed before an answer", d.addr)
+		return errors.New("connection closed before an answer")
 	}
 }
 

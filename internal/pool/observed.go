@@ -1,10 +1,15 @@
 package pool
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// tlsCloseTimeout bounds the farewell to a TLS peer that does not read, as net/http does.
+const tlsCloseTimeout = 250 * time.Millisecond
 
 // observedConn is a connection that knows what passed through it: whether anything was written, and what the peer's HTTP/2 frames
 // said about the connection. It sits above TLS, so it sees plain bytes.
@@ -17,38 +22,43 @@ type observedConn struct {
 	written uint64
 	closed  bool
 
-	frames frameScanner
-	// greeted is closed when the peer's first bytes tell what it speaks, or when reading fails before they do.
+	frames frameScanner // used by Read alone, which net/http calls from one goroutine
+	// greeted is closed when net/http has acted on the peer's SETTINGS, when the peer's first bytes tell that it speaks something else, or
+	// when the connection ends before either.
 	greeted chan struct{}
 	greetMu sync.Once
 	// greeting is what the first bytes were; valid once greeted is closed.
 	greeting greeting
-	// goAway is set when the peer announced to take no further streams.
-	goAway atomic.Bool
+	// goAway is set when the peer announced to take no further streams. goingAway is then called once, if it is set by then: whoever sets
+	// it looks at goAway afterwards.
+	goAway    atomic.Bool
+	goingAway atomic.Pointer[func()]
 }
-
-type greeting int
-
-const (
-	greetingNone     greeting = iota // the connection failed before it showed
-	greetingSettings                 // an HTTP/2 SETTINGS frame
-	greetingHTTP1                    // an HTTP/1.x status line
-	greetingOther                    // neither
-)
 
 func observe(conn net.Conn, kind Kind) *observedConn {
 	return &observedConn{Conn: conn, kind: kind, greeted: make(chan struct{})}
 }
 
 func (c *observedConn) Read(buffer []byte) (int, error) {
+	if c.kind != HTTP2 {
+		return c.Conn.Read(buffer)
+	}
+	if c.frames.settled {
+		// net/http reads on only when it has acted on what it has. Now, and no sooner, the connection's number of slots is the peer's.
+		c.greet(greetingSettings)
+	}
 	n, err := c.Conn.Read(buffer)
-	if c.kind == HTTP2 {
-		if n > 0 {
-			c.frames.scan(buffer[:n], c)
+	c.frames.scan(buffer[:n])
+	if told := c.frames.greeting; told == greetingHTTP1 || told == greetingOther {
+		c.greet(told)
+	}
+	if c.frames.goAway && !c.goAway.Swap(true) {
+		if goingAway := c.goingAway.Load(); goingAway != nil {
+			(*goingAway)()
 		}
-		if err != nil {
-			c.greet(greetingNone)
-		}
+	}
+	if err != nil {
+		c.greet(greetingNone)
 	}
 	return n, err
 }
@@ -69,6 +79,10 @@ func (c *observedConn) Close() error {
 	c.writeMu.Lock()
 	c.closed = true
 	c.writeMu.Unlock()
+	defer c.greet(greetingNone) // net/http stops reading without an error when it does not like a frame
+	if secured, ok := c.Conn.(*tls.Conn); ok {
+		defer time.AfterFunc(tlsCloseTimeout, func() { _ = secured.NetConn().Close() }).Stop()
+	}
 	return c.Conn.Close()
 }
 
@@ -85,51 +99,3 @@ func (c *observedConn) greet(g greeting) {
 		close(c.greeted)
 	})
 }
-
-// frameScanner follows the boundaries of HTTP/2 frames (RFC 9113, section 4.1) through the bytes as they are read, without copying
-// them, to see the first frame and any GOAWAY.
-type frameScanner struct {
-	header  [frameHeaderLen]byte
-	have    int
-	payload int
-	first   bool // whether the first frame has been seen
-}
-
-const (
-	frameHeaderLen = 9
-	frameSettings  = 0x4
-	frameGoAway    = 0x7
-)
-
-func (s *frameScanner) scan(data []byte, conn *observedConn) {
-	for len(data) > 0 {
-		if s.payload > 0 {
-			skip := min(s.payload, len(data))
-			s.payload -= skip
-			data = data[skip:]
-			continue
-		}
-		n := copy(s.header[s.have:], data)
-		s.have += n
-		data = data[n:]
-		if !s.first && s.have >= len(http1Prefix) && string(s.header[:len(http1Prefix)]) == http1Prefix {
-			conn.greet(greetingHTTP1)
-		}
-		if s.have < frameHeaderLen {
-			return
-		}
-		s.have = 0
-		s.payload = int(s.header[0])<<16 | int(s.header[1])<<8 | int(s.header[2])
-		switch kind := s.header[3]; {
-		case !s.first && kind == frameSettings:
-			conn.greet(greetingSettings)
-		case !s.first:
-			conn.greet(greetingOther)
-		case kind == frameGoAway:
-			conn.goAway.Store(true)
-		}
-		s.first = true
-	}
-}
-
-const http1Prefix = "HTTP/1."

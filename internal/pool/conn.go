@@ -1,0 +1,131 @@
+package pool
+
+import (
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is a connection with one slot reserved for the caller, who gives it back by exactly one of RoundTrip and Release.
+type Conn struct {
+	pool     *Pool
+	client   *http.ClientConn
+	observed *observedConn
+	lastUsed atomic.Int64 // Unix nanoseconds of the latest end of a call
+	retired  atomic.Bool  // takes no further calls; set under pool.mu
+	parked   bool         // in pool.idle; guarded by pool.mu
+}
+
+// RoundTrip sends a request in the slot reserved. The response's body has to be closed.
+func (c *Conn) RoundTrip(request *http.Request) (*http.Response, error) {
+	return c.client.RoundTrip(request)
+}
+
+// Release gives the reserved slot back unused.
+func (c *Conn) Release() {
+	c.client.Release()
+	if c.retired.Load() {
+		c.closeIfDone()
+	}
+	c.pool.serve() // the state hook does the same, unless it is running already
+}
+
+// Abandon closes the connection and returns how many bytes were ever written to it; nothing more will be.
+func (c *Conn) Abandon() uint64 {
+	_ = c.client.Close()
+	_ = c.observed.Close()
+	return c.observed.bytesWritten()
+}
+
+// BytesWritten returns how many bytes were written to the connection so far.
+func (c *Conn) BytesWritten() uint64 { return c.observed.bytesWritten() }
+
+// Usable reports whether the connection may take a further call: it is open, and neither its peer nor the pool is about to close it.
+// After a failed RoundTrip, it tells a request that could not be sent from a connection that could not send it.
+func (c *Conn) Usable() bool {
+	return !c.retired.Load() && !c.observed.goAway.Load() && c.client.Err() == nil
+}
+
+// reserve takes a slot, if the connection has one free.
+func (c *Conn) reserve() bool {
+	if !c.Usable() {
+		c.retire()
+		return false
+	}
+	if c.client.Reserve() != nil {
+		return false
+	}
+	// Whoever retires the connection looks for calls on it after marking it. So either they see this reservation and leave the connection
+	// open, or this sees the mark.
+	if c.retired.Load() {
+		c.client.Release()
+		c.closeIfDone()
+		return false
+	}
+	return true
+}
+
+// stateChanged runs when a call ended, or the connection did. It may run inside RoundTrip or Reserve, so it is called with no lock held.
+//
+// net/http compares the connection's state before and after, and runs one hook at a time. A call that begins and ends while the hook
+// runs therefore goes unreported; takeIdle, the sweeps of the queue and the reaper make up for it.
+func (c *Conn) stateChanged(client *http.ClientConn) {
+	if client.Err() != nil || c.retired.Load() {
+		c.retire()
+	} else {
+		c.lastUsed.Store(time.Now().UnixNano())
+		if c.pool.config.Kind == HTTP1 {
+			c.park()
+		}
+	}
+	c.pool.serve()
+}
+
+// goingAway runs when the peer announced to take no further calls on the connection.
+func (c *Conn) goingAway() {
+	c.retire()
+	c.pool.serve()
+}
+
+// park makes an HTTP/1.1 connection that finished its call available again.
+func (c *Conn) park() {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parked || c.retired.Load() || c.client.Available() == 0 {
+		return
+	}
+	if _, published := p.open[c]; published {
+		c.parked = true
+		p.idle = append(p.idle, c)
+	}
+}
+
+// retire takes the connection out of use. It is closed at once if it carries no call, and else when its last call ends.
+func (c *Conn) retire() {
+	p := c.pool
+	p.mu.Lock()
+	if !c.retired.Swap(true) {
+		isConn := func(other *Conn) bool { return other == c }
+		p.idle = slices.DeleteFunc(p.idle, isConn)
+		ready := slices.DeleteFunc(slices.Clone(*p.ready.Load()), isConn)
+		p.ready.Store(&ready)
+	}
+	p.mu.Unlock()
+	c.closeIfDone()
+}
+
+// closeIfDone closes a retired connection that carries no call.
+func (c *Conn) closeIfDone() {
+	if c.client.InFlight() > 0 && c.client.Err() == nil {
+		return
+	}
+	c.pool.mu.Lock()
+	_, open := c.pool.open[c]
+	delete(c.pool.open, c)
+	c.pool.mu.Unlock()
+	if open {
+		_ = c.client.Close()
+	}
+}

@@ -1,0 +1,39 @@
+package pool
+
+import (
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestLostPeerIsNoticed: the kernel gives a peer that is gone 15 s, whether the connection is idle or waits for an acknowledgement.
+func TestLostPeerIsNoticed(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, silentPeer(t).Addr().String())
+	conn, err := p.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	raw, err := conn.observed.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	option := func(level, name int) (value int) {
+		if controlErr := raw.Control(func(descriptor uintptr) {
+			value, err = syscall.GetsockoptInt(int(descriptor), level, name)
+		}); controlErr != nil || err != nil {
+			t.Fatal(controlErr, err)
+		}
+		return value
+	}
+	if got := time.Duration(option(syscall.IPPROTO_TCP, tcpUserTimeout)) * time.Millisecond; got != 15*time.Second {
+		t.Errorf("unacknowledged data may wait for %v, want 15s", got)
+	}
+	keepAlive := option(syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE) +
+		option(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)*option(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
+	if keepAlive != 15 || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 1 {
+		t.Errorf("an idle connection may be dead for %d s, want 15", keepAlive)
+	}
+}
