@@ -85,6 +85,17 @@ func WithInProcess(server *connect.Server) Option {
 	return option(func(settings *settings) { settings.inProcess = server })
 }
 
+// ServerErrors returns an interceptor for the [connect.NewServer] that hosts services of one's own: their handlers then fail with the sentinels
+// of package services, alone or by services.Errorf, as the core services do, and any other error reaches its caller as internal and goes to
+// logger, [slog.Default] if it is nil.
+func ServerErrors(logger *slog.Logger) connect.ServerInterceptor {
+	return internal.ServerErrors(logger)
+}
+
+// ClientErrors returns an interceptor for the [connect.NewClient] of a service of one's own: its errors then match the sentinels of package
+// services under errors.Is, as those of the core services do.
+func ClientErrors() connect.ClientInterceptor { return internal.ClientErrors() }
+
 // RegisterAuthService makes server answer the calls of the auth service with impl. A failure that callers must not learn of goes to logger,
 // [slog.Default] if it is nil. The same holds for its siblings.
 func RegisterAuthService(server *connect.Server, impl services.AuthServiceClient, logger *slog.Logger) {

@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/0x1d/goplt/internal/jsoncodec"
 	"github.com/0x1d/goplt/internal/pool"
 )
 
@@ -15,7 +16,9 @@ import (
 const Connection = pool.HTTP1
 
 // Options returns the options that make a transport speak Connect with JSON. GET is never used: a URL ends up in logs.
-func Options() []connecthttp.Option { return []connecthttp.Option{connecthttp.WithProtoJSON()} }
+func Options() []connecthttp.Option {
+	return []connecthttp.Option{connecthttp.WithCodecs(jsoncodec.New()), connecthttp.WithProtoJSON()}
+}
 
 // Answered reports whether a response was written by a Connect server, and not by something on the way to it: a success, or an error in
 // JSON (https://connectrpc.com/docs/protocol#unary-response).
