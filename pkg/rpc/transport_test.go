@@ -1,9 +1,11 @@
 package rpc_test
 
 import (
+	"net/http"
 	"testing"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
 	"github.com/0x1d/goplt/pkg/rpc"
@@ -55,6 +57,35 @@ func BenchmarkUnary(b *testing.B) {
 			handler := &authHandler{}
 			server := startHTTP(b, handler.mount(), http1And2)
 			client := newAuthClient(newTransport(b, newScripted(instanceAt(b, "one", server.Listener.Addr().String())), protocol(spoken)))
+			request := &authv1.ValidateTokenRequest{Token: "t"}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := client.ValidateToken(b.Context(), request); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkBareConnect is the same call by connecthttp over net/http's own pool, without anything of ours: what BenchmarkUnary costs more
+// is what the instances, their breakers and pools, and the evidence for retries cost.
+func BenchmarkBareConnect(b *testing.B) {
+	for _, row := range []struct {
+		spoken rpc.Protocol
+		option connecthttp.Option
+	}{
+		{rpc.ProtocolGRPC, connecthttp.WithGRPC()},
+		{rpc.ProtocolHTTP, connecthttp.WithProtoJSON()},
+	} {
+		b.Run(string(row.spoken), func(b *testing.B) {
+			handler := &authHandler{}
+			server := startHTTP(b, handler.mount(), http1And2)
+			doer := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
+			doer.Protocols.SetHTTP1(row.spoken == rpc.ProtocolHTTP)
+			doer.Protocols.SetUnencryptedHTTP2(row.spoken == rpc.ProtocolGRPC)
+			b.Cleanup(doer.CloseIdleConnections)
+			client := newAuthClient(connecthttp.NewTransport(&http.Client{Transport: doer}, server.URL, row.option))
 			request := &authv1.ValidateTokenRequest{Token: "t"}
 			b.ReportAllocs()
 			for b.Loop() {
