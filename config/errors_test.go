@@ -133,7 +133,7 @@ log.format in goplt.yaml line 1: "xml" is not one of text, json`,
 discovery.consul.wait in goplt.yaml line 4: 2m0s is not above 0 and at most 1m
 discovery.consul.check.kind in goplt.yaml line 5: "http" is not one of grpc, ttl, none`,
 		},
-		"server address": {file: "server: {listen: here}", want: `server.listen in goplt.yaml line 1: "here" is not host:port`},
+		"server address": {file: "server: {listen: here}", want: `server.listen in goplt.yaml line 1: "here" is not host:port with a port within 0 to 65535`},
 		"server name": {
 			file: "server: {tls: {server_name: a}}", want: `server.tls.server_name in goplt.yaml line 1: "a" has no meaning on a server; remove it`,
 		},

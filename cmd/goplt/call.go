@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/0x1d/goplt"
+	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 func (c *command) callCommand() *cobra.Command {
@@ -23,6 +25,8 @@ func (c *command) callCommand() *cobra.Command {
 			"The request is JSON in the protobuf mapping, from the argument or, given as -, from standard input.",
 		Example: `  goplt call auth.Login '{"email":"ada@example.com","password":"correct horse battery staple"}' --registry static://127.0.0.1:8080`,
 		Args:    between(1, 2),
+
+		ValidArgsFunction: completeProcedure,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if timeout < 0 {
@@ -58,14 +62,17 @@ func (c *command) call(ctx context.Context, args []string) error {
 		return usageError{err}
 	}
 	defer closeRegistry()
-	transport, err := goplt.NewTransport(loaded, registry, procedure.service, goplt.WithLogger(c.logger(loaded)))
+	transport, err := goplt.NewTransport(loaded, registry, procedure.service) // what it would log is in the error, or of no interest to one call
 	if err != nil {
 		return usageError{err}
 	}
 	defer func() { _ = transport.Close() }()
 	response := procedure.response()
 	if err := connect.NewClient(transport).CallUnary(ctx, procedure.spec(), request, response); err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
+		if errors.Is(err, rpc.ErrNoInstances) && loaded.Source("discovery.provider") == "default" && c.registry == "" {
+			return fmt.Errorf("%s: %w; name the registry by --registry, such as static://127.0.0.1:8080 for a server at an address", procedure.name(), err)
+		}
+		return fmt.Errorf("%s: %w", procedure.name(), err)
 	}
 	text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(response)
 	if err != nil {
@@ -83,6 +90,17 @@ func (c *command) call(ctx context.Context, args []string) error {
 	}
 	_, err = fmt.Fprintln(c.stdout, shown.String())
 	return err
+}
+
+// completeProcedure offers the shell the names of all procedures.
+func completeProcedure(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		for _, known := range procedures() {
+			names = append(names, known.name())
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // between returns an argument check whose errors are errors of usage.

@@ -34,6 +34,7 @@ func TestBadInput(t *testing.T) {
 			exitUsage,
 			`the JSON does not fit goplt.auth.v1.LoginRequest: (line 1:2): unknown field "emil"; its fields: email, password`,
 		},
+		{"empty JSON", []string{"call", "auth.Login", " "}, exitUsage, `the JSON is empty; want an object such as {}, with the fields: email, password`},
 		{"wrong type", []string{"call", "auth.Login", `{"email":1}`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
 		{"no JSON", []string{"curl", "auth.Login", `email=x`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
 		{"output", []string{"version", "--output", "xml"}, exitUsage, `--output "xml" is not text or json`},
@@ -49,6 +50,9 @@ func TestBadInput(t *testing.T) {
 		{"target scheme", []string{"resolve", "etcd:///auth", "--registry", at}, exitUsage, `etcd`},
 		{"no configuration file", []string{"config", "--config", "/nonexistent/goplt.yaml"}, exitUsage, "/nonexistent/goplt.yaml"},
 		{"unknown service to serve", []string{"serve", "--services", "auth,mail"}, exitUsage, `unknown service "mail"; known services: auth, identity`},
+		{"registry that registers nothing", []string{"serve", "--registry", at}, exitUsage, `a static registry registers no server: want --registry consul://`},
+		{"demo with a flag", []string{"demo", "--protocol", "http"}, exitUsage, `demo runs on the embedded defaults and takes no --protocol`},
+		{"port out of range", []string{"serve", "--listen", "127.0.0.1:99999"}, exitUsage, `host:port with a port within 0 to 65535`},
 		{"service twice", []string{"serve", "--services", "auth,auth"}, exitUsage, `--services names "auth" twice`},
 		{"listen", []string{"serve", "--listen", "nowhere"}, exitUsage, `listen: "nowhere" is not host:port`},
 		{"port taken", []string{"serve", "--listen", addr}, exitFailed, "address already in use"},
@@ -195,7 +199,32 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+func TestCompletionOfArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"call au":            "auth.Login\n",
+		"curl id":            "identity.VerifyEmail\n",
+		"config --protocol ": "grpc\n",
+		"call x --output ":   "json\n",
+	} {
+		got := execute(t, append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if got.code != exitOK || !strings.Contains(got.stdout, want) {
+			t.Errorf("%s: %+v, want %q", args, got, want)
+		}
+	}
+}
+
+func TestCallByPath(t *testing.T) {
+	addr, _ := startServe(t)
+	got := execute(t, "call", "/goplt.authz.v1.AuthzService/HasPermission", `{"userId":"usr_ada","permission":"a:b"}`, "--registry", "static://"+addr)
+	if got.code != exitOK || !strings.Contains(got.stdout, "true") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestVersionAndCompletionAndHelp(t *testing.T) {
+	if got := execute(t, "--version"); got.code != exitOK || !strings.HasPrefix(got.stdout, "goplt version ") {
+		t.Errorf("%+v", got)
+	}
 	if got := execute(t, "version"); got.code != exitOK || !strings.HasPrefix(got.stdout, "goplt ") {
 		t.Errorf("%+v", got)
 	}

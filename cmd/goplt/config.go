@@ -32,10 +32,7 @@ func (c *command) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			version := version{Version: "unknown"}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = versionOf(info)
-			}
+			version := buildVersion()
 			if c.output == "json" {
 				return printJSON(c.stdout, version)
 			}
@@ -51,8 +48,12 @@ type version struct {
 	Go       string `json:"go"`
 }
 
-// versionOf reads the version that the Go toolchain stamped into the binary.
-func versionOf(info *debug.BuildInfo) version {
+// buildVersion reads the version that the Go toolchain stamped into the binary.
+func buildVersion() version {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version{Version: "unknown"}
+	}
 	v := version{Version: info.Main.Version, Go: info.GoVersion}
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.revision" {

@@ -22,7 +22,9 @@ func (c *command) curlCommand() *cobra.Command {
 		Long:    "Print the curl command that makes a call to one of the service's instances by Connect with JSON over HTTP.",
 		Example: `  goplt curl auth.ValidateToken '{"token":"..."}' --registry static://127.0.0.1:8080`,
 		Args:    between(1, 2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return c.curl(cmd.Context(), args) },
+
+		ValidArgsFunction: completeProcedure,
+		RunE:              func(cmd *cobra.Command, args []string) error { return c.curl(cmd.Context(), args) },
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/0x1d/goplt"
 	"github.com/0x1d/goplt/config"
@@ -37,9 +38,15 @@ func (c *command) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show the whole library at work on this machine, in seconds",
 		Long: "Start several instances of the in-memory core services on real sockets, and call them: every method by gRPC, the same through a proxy\n" +
-			"that lets only HTTP/1.1 pass, and a load under which an instance is killed. It exits with 0 only if all of it worked.",
+			"that lets only HTTP/1.1 pass, and a load under which an instance is killed. It exits with 0 only if all of it worked.\n" +
+			"It runs on the embedded defaults, whatever the environment, and takes none of the flags below but --help.",
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var given string
+			cmd.Flags().Visit(func(flag *pflag.Flag) { given = flag.Name })
+			if given != "" {
+				return usagef("demo runs on the embedded defaults and takes no --%s", given)
+			}
 			d := &demo{out: cmd.OutOrStdout(), config: config.Default()}
 			return d.run(cmd.Context())
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -24,8 +25,13 @@ type procedure struct {
 	method  protoreflect.MethodDescriptor
 }
 
-// parseProcedure finds the method that text names, such as "auth.Login".
+// parseProcedure finds the method that text names, such as "auth.Login", or by its path, "/goplt.auth.v1.AuthService/Login".
 func parseProcedure(text string) (procedure, error) {
+	for _, known := range procedures() {
+		if strings.TrimPrefix(text, "/") == strings.TrimPrefix(known.path(), "/") {
+			return known, nil
+		}
+	}
 	service, name, ok := strings.Cut(text, ".")
 	if !ok || name == "" {
 		return procedure{}, usagef("%q does not name a method; want SERVICE.Method, such as auth.Login", text)
@@ -44,6 +50,21 @@ func parseProcedure(text string) (procedure, error) {
 	}
 	return procedure{}, usagef("unknown method %q of service %s; its methods: %s", name, service, strings.Join(known, ", "))
 }
+
+// procedures returns every method of every core service.
+func procedures() []procedure {
+	var all []procedure
+	for _, service := range services.Names() {
+		methods := methodsOf(service)
+		for i := range methods.Len() {
+			all = append(all, procedure{service: service, method: methods.Get(i)})
+		}
+	}
+	return all
+}
+
+// name is how the command's user names the procedure.
+func (p procedure) name() string { return p.service + "." + string(p.method.Name()) }
 
 // methodsOf returns the methods of a core service, whose contract is linked in.
 func methodsOf(service string) protoreflect.MethodDescriptors {
@@ -88,6 +109,9 @@ func (p procedure) request(args []string, stdin io.Reader) (proto.Message, error
 		if text, err = io.ReadAll(stdin); err != nil {
 			return nil, fmt.Errorf("read the request from standard input: %w", err)
 		}
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, usagef("the JSON is empty; want an object such as {}, with the fields: %s", fieldsOf(p.method.Input()))
 	}
 	if err := protojson.Unmarshal(text, message); err != nil {
 		// protobuf's errors begin with its name, followed by one or another kind of space, so that nobody relies on their text.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/pkg/rpc"
+	"github.com/0x1d/goplt/pkg/services"
 )
 
 const (
@@ -90,6 +91,16 @@ func (c *command) root() *cobra.Command {
 		}
 		return nil
 	}
+	root.Version = buildVersion().Version
+	for flag, values := range map[string][]string{
+		"output": {"text", "json"}, "protocol": {"auto", "grpc", "http"}, "log-level": {"debug", "info", "warn", "error"},
+		"registry": {"consul://127.0.0.1:8500", "static://127.0.0.1:8080"},
+	} {
+		complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+		if err := root.RegisterFlagCompletionFunc(flag, complete); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
 	root.AddCommand(c.demoCommand(), c.serveCommand(), c.callCommand(), c.resolveCommand(), c.curlCommand(), c.configCommand(), c.versionCommand())
 	return root
 }
@@ -117,6 +128,11 @@ func (c *command) load() (*config.Config, error) {
 		for name, service := range loaded.Services {
 			service.Client.Protocol = chosen
 			loaded.Services[name] = service
+		}
+	}
+	for _, name := range services.Names() {
+		if loaded.Client(name).Protocol == rpc.ProtocolInProcess {
+			return nil, usagef("protocol inprocess of service %s: the command calls over a network; want auto, grpc or http", name)
 		}
 	}
 	if c.logLevel != "" {

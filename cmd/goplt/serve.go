@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,7 +30,8 @@ func (c *command) serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Host the in-memory core services, for development",
 		Long: "Host the in-memory core services with demonstration data, and print the address. For development: what they hold is lost at the end.\n" +
-			"They register themselves if --registry, or the configuration, names a registry. Mail that a service would send is printed to standard error.",
+			"Several instances accept each other's access tokens but share no other data. They register in Consul if --registry or the\n" +
+			"configuration names it. Mail that a service would send is printed to standard error.",
 		Example: "  goplt serve\n  goplt serve --services auth,identity --listen 127.0.0.1:0 --registry consul://127.0.0.1:8500",
 		Args:    between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,25 +79,37 @@ func (c *command) serve(ctx context.Context, loaded *config.Config, names []stri
 	if err := server.Start(ctx); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(c.stdout, "listening on %s\n", server.Addr()); err != nil {
-		return err
+	if c.output == "json" {
+		err = printJSON(c.stdout, map[string]string{"addr": server.Addr()})
+	} else {
+		_, err = fmt.Fprintf(c.stdout, "listening on %s\n", server.Addr())
+	}
+	if err != nil {
+		return errors.Join(err, server.Stop(context.WithoutCancel(ctx)))
 	}
 	listening.Store(true)
 	for _, message := range platform.Outbox() {
 		deliver(message)
 	}
-	logger.Info("serving", "services", strings.Join(names, ","), "addr", server.Addr())
+	logger.Info("serving", "services", strings.Join(names, ","), "addr", server.Addr(), "registered", reg != nil)
 	<-ctx.Done()
 	logger.Info("stopping")
-	return server.Stop(context.WithoutCancel(ctx))
+	if err := server.Stop(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
 }
 
 // registerWith opens the registry to register with, or returns nil if none was asked for: a configuration file, a variable or a flag has to
 // name it, because the default, a Consul agent on this machine, is often not there in development.
 func (c *command) registerWith(loaded *config.Config, logger *slog.Logger) (registry.ServiceRegistry, func(), error) {
 	chosen := c.registry != "" || loaded.Source("discovery.provider") != "default" || loaded.Source("discovery.consul.address") != "default"
-	if !chosen || loaded.Discovery.Provider != config.ProviderConsul {
+	switch {
+	case !chosen:
 		return nil, func() {}, nil
+	case loaded.Discovery.Provider != config.ProviderConsul:
+		return nil, nil, usagef("a %s registry registers no server: want --registry consul://HOST:PORT, or none", loaded.Discovery.Provider)
 	}
 	return goplt.NewRegistry(loaded, goplt.WithLogger(logger))
 }

@@ -31,8 +31,12 @@ func (m *multi) Watch(target Target) (Watcher, error) {
 		return chosen.Watch(target)
 	}
 	watcher, err := m.fallback.Watch(target)
-	if target.Scheme != "" && len(m.byScheme) > 0 && errors.Is(err, ErrInvalidTarget) {
-		return nil, fmt.Errorf("%w; other registries here: %s", err, strings.Join(slices.Sorted(maps.Keys(m.byScheme)), ", "))
+	if target.Scheme != "" && errors.Is(err, ErrInvalidTarget) {
+		others := maps.Clone(m.byScheme)
+		maps.DeleteFunc(others, func(_ string, other ServiceRegistry) bool { return other == m.fallback })
+		if len(others) > 0 {
+			return nil, fmt.Errorf("%w; other registries here: %s", err, strings.Join(slices.Sorted(maps.Keys(others)), ", "))
+		}
 	}
 	return watcher, err
 }

@@ -311,5 +311,5 @@ func (v *validation) hostPort(key, value string) {
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
-	v.check(key, err == nil, fmt.Sprintf("%q", value), "host:port")
+	v.check(key, err == nil, fmt.Sprintf("%q", value), "host:port with a port within 0 to 65535")
 }

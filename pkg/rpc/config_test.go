@@ -73,11 +73,11 @@ func TestServerConfigValidate(t *testing.T) {
 		change func(*rpc.ServerConfig)
 		want   string
 	}{
-		{func(c *rpc.ServerConfig) { c.Listen = "" }, `listen: "" is not host:port`},
-		{func(c *rpc.ServerConfig) { c.Listen = "8080" }, `listen: "8080" is not host:port`},
-		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:http" }, `listen: "127.0.0.1:http" is not host:port`},
-		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:65536" }, `listen: "127.0.0.1:65536" is not host:port`},
-		{func(c *rpc.ServerConfig) { c.Listen = "::1:80" }, `listen: "::1:80" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Listen = "" }, `listen: "" is not host:port with a port within 0 to 65535`},
+		{func(c *rpc.ServerConfig) { c.Listen = "8080" }, `listen: "8080" is not host:port with a port within 0 to 65535`},
+		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:http" }, `listen: "127.0.0.1:http" is not host:port with a port within 0 to 65535`},
+		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:65536" }, `listen: "127.0.0.1:65536" is not host:port with a port within 0 to 65535`},
+		{func(c *rpc.ServerConfig) { c.Listen = "::1:80" }, `listen: "::1:80" is not host:port with a port within 0 to 65535`},
 		{func(c *rpc.ServerConfig) { c.Advertise = "example.org" }, `advertise: "example.org" is not host:port`},
 		{func(c *rpc.ServerConfig) { c.Advertise = ":80" }, `advertise: ":80" is not an address that others can reach`},
 		{func(c *rpc.ServerConfig) { c.Advertise = "0.0.0.0:80" }, `advertise: "0.0.0.0:80" is not an address that others can reach`},
@@ -122,7 +122,7 @@ func TestValidateReportsAll(t *testing.T) {
 	t.Parallel()
 	config := rpc.DefaultServerConfig()
 	config.Listen, config.Weight, config.DrainTimeout = "x", -1, -1
-	want := "listen: \"x\" is not host:port\nweight: -1 is not within 0 to 65535\ndrain_timeout: -1ns is not 0 or more"
+	want := "listen: \"x\" is not host:port with a port within 0 to 65535\nweight: -1 is not within 0 to 65535\ndrain_timeout: -1ns is not 0 or more"
 	if diff := cmp.Diff(want, fmt.Sprint(config.Validate())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
