@@ -78,7 +78,7 @@ func TestServerConfigValidate(t *testing.T) {
 		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:http" }, `listen: "127.0.0.1:http" is not host:port with a port within 0 to 65535`},
 		{func(c *rpc.ServerConfig) { c.Listen = "127.0.0.1:65536" }, `listen: "127.0.0.1:65536" is not host:port with a port within 0 to 65535`},
 		{func(c *rpc.ServerConfig) { c.Listen = "::1:80" }, `listen: "::1:80" is not host:port with a port within 0 to 65535`},
-		{func(c *rpc.ServerConfig) { c.Advertise = "example.org" }, `advertise: "example.org" is not host:port`},
+		{func(c *rpc.ServerConfig) { c.Advertise = "example.org" }, `advertise: "example.org" is not host:port with a port within 0 to 65535`},
 		{func(c *rpc.ServerConfig) { c.Advertise = ":80" }, `advertise: ":80" is not an address that others can reach`},
 		{func(c *rpc.ServerConfig) { c.Advertise = "0.0.0.0:80" }, `advertise: "0.0.0.0:80" is not an address that others can reach`},
 		{func(c *rpc.ServerConfig) { c.Advertise = "[::]:80" }, `advertise: "[::]:80" is not an address that others can reach`},

@@ -255,7 +255,7 @@ func TestNewServerErrors(t *testing.T) {
 		option rpc.ServerOption
 		want   string
 	}{
-		"configuration": {rpc.WithServerConfig(rpc.ServerConfig{Listen: "x"}), `rpc: new server: listen: "x" is not host:port`},
+		"configuration": {rpc.WithServerConfig(rpc.ServerConfig{Listen: "x"}), `rpc: new server: listen: "x" is not host:port with a port within 0 to 65535`},
 		"no registry":   {rpc.WithRegistration(nil, "a", "b"), "rpc: new server: registration of a, b: registry is nil"},
 		"no name":       {rpc.WithRegistration(reg), "rpc: new server: registration: no service name; want at least one, such as auth"},
 		"empty name":    {rpc.WithRegistration(reg, ""), "rpc: new server: registration: service name is empty"},
