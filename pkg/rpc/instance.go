@@ -97,7 +97,7 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls
 	} else {
 		connections.Kind, connections.MaxConnections = httpclient.Connection, config.Pool.MaxHTTPConnections
 		options = append(options, httpclient.Options()...)
-		doer = httpDoer{answered: httpclient.Answered}
+		doer = httpDoer{answered: httpclient.Answered, wholeMessages: true}
 	}
 	scheme := "http://"
 	if security != nil {

@@ -12,6 +12,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+
+	"github.com/0x1d/goplt/internal/jsoncodec"
 )
 
 // router finds the procedure of a request. It answers by itself what is none: in the words of the caller's protocol, or with a JSON
@@ -41,6 +44,7 @@ func newRouter(s *Server) *router {
 		rt.procedures[spec.Procedure] = &route{stream: spec.StreamType}
 	}
 	connecthttp.Mount(rt, s.hosted,
+		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), jsoncodec.New()),
 		connecthttp.WithReadMaxBytes(s.config.MaxReceiveBytes),
 		connecthttp.WithSendMaxBytes(s.config.MaxSendBytes),
 		connecthttp.WithCompressMinBytes(s.config.CompressMinBytes),

@@ -1,14 +1,18 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 
 	"github.com/0x1d/goplt/internal/pool"
@@ -81,6 +85,9 @@ func (e *exchange) timedOut(err error) bool {
 type httpDoer struct {
 	answered func(*http.Response) bool
 	blocked  func(*http.Response) bool // nil where nothing can be in the way
+	// wholeMessages has the header and the message leave in one piece: HTTP/1.1, where the connection's count of bytes tells whether
+	// anything left.
+	wholeMessages bool
 }
 
 // Do implements connecthttp.HTTPClient.
@@ -89,16 +96,16 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 	if !ok || e.dispatched.Swap(true) {
 		return nil, errors.New("request without a connection reserved for it")
 	}
-	if request.Body == nil || request.Body == http.NoBody {
-		e.requestBody.state.Store(bodyRead) // without a body, nothing tells whether the request left
-	} else {
-		e.requestBody.ReadCloser = request.Body
-		request.Body = &e.requestBody
-		request.GetBody = nil // would let net/http send the message without our seeing it
+	if err := d.prepare(e, request); err != nil {
+		e.conn.Release()
+		return nil, err
 	}
 	response, err := e.conn.RoundTrip(request)
 	if err != nil {
 		e.err = err
+		if d.wholeMessages && !validHeader(request.Header) {
+			e.requestBody.state.Store(bodyUnread) // net/http refused it before it looked at the connection
+		}
 		return nil, wireError(e, err)
 	}
 	e.response = response
@@ -109,6 +116,39 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 	e.responseBody = responseBody{ReadCloser: response.Body, exchange: e}
 	response.Body = &e.responseBody
 	return response, nil
+}
+
+// prepare sees to it that the exchange tells whether the request's message left.
+func (d httpDoer) prepare(e *exchange, request *http.Request) error {
+	switch {
+	case request.Body == nil || request.Body == http.NoBody:
+		e.requestBody.state.Store(bodyRead) // without a body, nothing tells whether the request left
+		return nil
+	case d.wholeMessages && request.ContentLength > 0:
+		// net/http writes the header alone, in case that the body keeps it waiting, unless it knows the body to be in memory. That would be
+		// another system call here, and often another wake-up of the server.
+		message := make([]byte, request.ContentLength)
+		if _, err := io.ReadFull(request.Body, message); err != nil {
+			return fmt.Errorf("read the request's message: %w", err)
+		}
+		e.requestBody.state.Store(bodyRead)
+		request.Body = io.NopCloser(bytes.NewReader(message))
+	default:
+		e.requestBody.ReadCloser = request.Body
+		request.Body = &e.requestBody
+	}
+	request.GetBody = nil // would let net/http send the message without our seeing it
+	return nil
+}
+
+// validHeader reports whether net/http takes a header.
+func validHeader(header http.Header) bool {
+	for name, values := range header {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // requestBody notes when the request's message begins to leave. net/http reads it only after it has written the headers, from a goroutine
