@@ -70,11 +70,11 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	found, ok := rt.procedures[r.URL.Path]
 	if !ok {
-		rt.limit(w, r, connect.StreamTypeUnary)
+		r = rt.limit(w, r, connect.StreamTypeUnary)
 		rt.serveUnknown(w, r)
 		return
 	}
-	rt.limit(w, r, found.stream)
+	r = rt.limit(w, r, found.stream)
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		err := connect.Errorf(connect.CodeUnimplemented, "%s %s: procedures are called by POST", r.Method, r.URL.Path)
@@ -86,10 +86,14 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // limit adapts the time-outs that http.Server applies to every request to a kind of call: a stream has no bounds but for the one request
 // message of a server stream, which is to arrive in time.
-func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) {
+//
+// It returns the request to serve, which may be a copy with another body. net/http's own request is never changed: after the handler,
+// net/http asks the type of that request's body whether unread bytes force the connection closed, and with another body in its place
+// would take them for the next request.
+func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) *http.Request {
 	timeout := rt.server.config.RequestTimeout
 	if timeout == 0 {
-		return
+		return r
 	}
 	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here.
 	controller := http.NewResponseController(w)
@@ -103,8 +107,11 @@ func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.S
 		// Not from when http.Server began to wait for the header, which for the first request is when the connection was opened. It lifts the
 		// deadline itself when the body is complete.
 		_ = controller.SetReadDeadline(time.Now().Add(timeout))
-		r.Body = &timedBody{r.Body, timeout}
+		limited := *r
+		limited.Body = &timedBody{r.Body, timeout}
+		return &limited
 	}
+	return r
 }
 
 // timedBody explains the error of a body that did not arrive in time, which else tells of addresses and sockets.
