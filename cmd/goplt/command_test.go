@@ -36,6 +36,11 @@ func TestBadInput(t *testing.T) {
 		},
 		{"empty JSON", []string{"call", "auth.Login", " "}, exitUsage, `the JSON is empty; want an object such as {}, with the fields: email, password`},
 		{"wrong type", []string{"call", "auth.Login", `{"email":1}`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
+		{
+			"a password of the wrong type",
+			[]string{"call", "auth.Login", `{"password":271828}`}, exitUsage,
+			`invalid value for string field password; its fields: email, password`,
+		},
 		{"no JSON", []string{"curl", "auth.Login", `email=x`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
 		{"output", []string{"version", "--output", "xml"}, exitUsage, `--output "xml" is not text or json`},
 		{"protocol", []string{"config", "--protocol", "soap"}, exitUsage, `--protocol "soap" is not auto, grpc or http`},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -116,10 +117,14 @@ func (p procedure) request(args []string, stdin io.Reader) (proto.Message, error
 	if err := protojson.Unmarshal(text, message); err != nil {
 		// protobuf's errors begin with its name, followed by one or another kind of space, so that nobody relies on their text.
 		reason := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+		reason = invalidValue.ReplaceAllString(reason, "$1") // the value may be a password
 		return nil, usagef("the JSON does not fit %s: %s; its fields: %s", p.method.Input().FullName(), reason, fieldsOf(p.method.Input()))
 	}
 	return message, nil
 }
+
+// invalidValue matches what protobuf says of a value that does not fit, and the value.
+var invalidValue = regexp.MustCompile(`(?s)(invalid value for \S+ (?:field|type)[^:]*):.*`)
 
 // response returns an empty response message.
 func (p procedure) response() proto.Message { return dynamicpb.NewMessage(p.method.Output()) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 
@@ -84,7 +85,7 @@ func authored(err error) *connect.Error {
 	case nil, *callError, *rpc.CallError:
 		return nil
 	case *connect.Error:
-		if node.IsRemote() {
+		if node.IsRemote() || fromConnection(node) {
 			return nil
 		}
 		return withoutCause(node)
@@ -110,6 +111,14 @@ func authored(err error) *connect.Error {
 		}
 	}
 	return nil
+}
+
+// fromConnection reports whether a status that no peer sent was given by a client's transport to a failed connection: its text is nothing but that
+// of its cause, a network error, and tells of addresses. Who chooses words of its own does not choose these.
+func fromConnection(status *connect.Error) bool {
+	cause := status.Unwrap()
+	_, ok := errors.AsType[net.Error](cause)
+	return ok && status.Message() == cause.Error()
 }
 
 // withoutCause removes what a call within the process would hand over to the caller and a wire would not.
