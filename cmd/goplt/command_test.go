@@ -38,13 +38,14 @@ func TestBadInput(t *testing.T) {
 		{"wrong type", []string{"call", "auth.Login", `{"email":1}`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
 		{
 			"a password of the wrong type",
-			[]string{"call", "auth.Login", `{"password":271828}`}, exitUsage,
+			[]string{"call", "auth.Login", `{"password":271828}`},
+			exitUsage,
 			`invalid value for string field password; its fields: email, password`,
 		},
 		{"no JSON", []string{"curl", "auth.Login", `email=x`}, exitUsage, `the JSON does not fit goplt.auth.v1.LoginRequest`},
-		{"output", []string{"version", "--output", "xml"}, exitUsage, `--output "xml" is not text or json`},
-		{"protocol", []string{"config", "--protocol", "soap"}, exitUsage, `--protocol "soap" is not auto, grpc or http`},
-		{"log level", []string{"config", "--log-level", "loud"}, exitUsage, `--log-level "loud" is not debug, info, warn or error`},
+		{"output", []string{"version", "--output", "xml"}, exitUsage, `--output "xml" is not one of text, json`},
+		{"protocol", []string{"config", "--protocol", "soap"}, exitUsage, `--protocol "soap" is not one of auto, grpc, http`},
+		{"log level", []string{"config", "--log-level", "loud"}, exitUsage, `--log-level "loud" is not one of debug, info, warn, error`},
 		{"timeout", []string{"call", "auth.Login", "--timeout", "-1s"}, exitUsage, `--timeout -1s is negative`},
 		{"timeout without a unit", []string{"call", "auth.Login", "--timeout", "5"}, exitUsage, `invalid argument "5" for "--timeout"`},
 		{"registry is no URL", []string{"config", "--registry", "127.0.0.1:8500"}, exitUsage, `"127.0.0.1:8500" is not a URL; want consul://HOST:PORT`},
@@ -169,6 +170,16 @@ func TestCurlQuotesForTheShell(t *testing.T) {
 		`'http://127.0.0.1:1/goplt.auth.v1.AuthService/Login'` + "\n"
 	if got.code != exitOK || got.stdout != want {
 		t.Errorf("got  %s\nwant %s", got.stdout, want)
+	}
+}
+
+func TestCurlOverTLS(t *testing.T) {
+	path := writeFile(t, "goplt.yaml", "tls: {enabled: true, ca_file: ca.pem, cert_file: c.pem, key_file: k.pem, server_name: auth.internal}\n")
+	got := execute(t, "curl", "auth.Login", "--registry", "static://127.0.0.1:1", "--config", path)
+	want := `curl --silent --show-error --header 'Content-Type: application/json' --data '{}' --cacert 'ca.pem' --cert 'c.pem' --key 'k.pem' ` +
+		`--connect-to 'auth.internal:1:127.0.0.1:1' 'https://auth.internal:1/goplt.auth.v1.AuthService/Login'` + "\n"
+	if got.code != exitOK || got.stdout != want {
+		t.Errorf("got  %s%s\nwant %s", got.stdout, got.stderr, want)
 	}
 }
 

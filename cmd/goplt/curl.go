@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,16 +57,23 @@ func (c *command) curl(ctx context.Context, args []string) error {
 	}
 	security := loaded.Client(procedure.service).TLS
 	line := []string{"curl", "--silent", "--show-error", "--header", quote("Content-Type: application/json"), "--data", quote(body.String())}
-	scheme := "http"
+	base := "http://" + found[0].Addr()
 	if security.Enabled {
-		scheme = "https"
-		for flag, file := range map[string]string{"--cacert": security.CAFile, "--cert": security.CertFile, "--key": security.KeyFile} {
-			if file != "" {
-				line = append(line, flag, quote(file))
+		base = "https://" + found[0].Addr()
+		for _, option := range []struct{ flag, file string }{
+			{"--cacert", security.CAFile}, {"--cert", security.CertFile}, {"--key", security.KeyFile},
+		} {
+			if option.file != "" {
+				line = append(line, option.flag, quote(option.file))
 			}
 		}
+		if security.ServerName != "" {
+			named := net.JoinHostPort(security.ServerName, strconv.Itoa(found[0].Port))
+			line = append(line, "--connect-to", quote(named+":"+found[0].Addr()))
+			base = "https://" + named
+		}
 	}
-	line = append(line, quote(scheme+"://"+found[0].Addr()+procedure.path()))
+	line = append(line, quote(base+procedure.path()))
 	_, err = fmt.Fprintln(c.stdout, strings.Join(line, " "))
 	return err
 }

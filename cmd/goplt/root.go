@@ -86,8 +86,17 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.output, "output", "text", "form of the result: text or json")
 	flags.StringVar(&c.logLevel, "log-level", "", "least important level to log: debug, info, warn or error")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if c.output != "text" && c.output != "json" {
-			return usagef("--output %q is not text or json", c.output)
+		for _, flag := range []struct {
+			name, value string
+			allowed     []string
+		}{
+			{"output", c.output, []string{"text", "json"}},
+			{"protocol", c.protocol, []string{"", "auto", "grpc", "http"}},
+			{"log-level", c.logLevel, []string{"", "debug", "info", "warn", "error"}},
+		} {
+			if !slices.Contains(flag.allowed, flag.value) {
+				return usagef("--%s %q is not one of %s", flag.name, flag.value, strings.TrimPrefix(strings.Join(flag.allowed, ", "), ", "))
+			}
 		}
 		return nil
 	}
@@ -121,9 +130,6 @@ func (c *command) load() (*config.Config, error) {
 	}
 	if c.protocol != "" {
 		chosen := rpc.Protocol(c.protocol)
-		if !slices.Contains([]rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP}, chosen) {
-			return nil, usagef("--protocol %q is not auto, grpc or http", c.protocol)
-		}
 		loaded.Defaults.Protocol = chosen
 		for name, service := range loaded.Services {
 			service.Client.Protocol = chosen
@@ -136,9 +142,6 @@ func (c *command) load() (*config.Config, error) {
 		}
 	}
 	if c.logLevel != "" {
-		if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
-			return nil, usagef("--log-level %q is not debug, info, warn or error", c.logLevel)
-		}
 		loaded.Log.Level = c.logLevel
 	}
 	if c.registry != "" {

@@ -22,7 +22,8 @@ type ServiceClient interface {
 	// Service returns the name that the client was made for, such as "auth".
 	Service() string
 
-	// Close stops taking calls, waits for those in flight up to the configured drain time, and releases connections and the watch on
-	// the registry. It may be called more than once and concurrently; each call returns the same error.
+	// Close makes the client refuse further calls. A client that was made by itself owns what it uses: its Close then waits for calls in
+	// flight, up to the configured drain time, and releases connections and the watch on the registry. What the clients of a factory share is
+	// released by closing the factory. Close may be called more than once and concurrently; each call returns the same error.
 	io.Closer
 }
