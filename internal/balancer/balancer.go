@@ -8,55 +8,90 @@ import "math/rand/v2"
 type Candidate interface {
 	// InFlight returns how many attempts the instance serves for this client now.
 	InFlight() int64
-	// Weight returns the instance's share of calls relative to the others.
+	// Weight returns the instance's share of calls relative to the others, 0 to 65535.
 	Weight() int64
 }
 
-// PowerOfTwo picks the less loaded, by attempts in flight over weight, of two candidates chosen at random (Mitzenmacher, "The Power of
-// Two Choices in Randomized Load Balancing", 2001). Where it is not allowed, it picks the least loaded of those that are, and returns
-// false if none is. It takes no lock and allocates nothing.
+// panelSize is how many candidates a pick looks at. Up to this many candidates, the shares of idle ones are exactly their weights; of
+// more, nearly so.
+const panelSize = 8
+
+// PowerOfTwo picks the less loaded, by attempts in flight over weight, of two candidates chosen at random with their weights as
+// probabilities (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). Of equally loaded ones, idle ones for
+// example, each so gets the share of its weight. Only candidates that are allowed are picked; it returns false if there is none.
+//
+// It looks at no more than a few candidates, however many there are, except when none of those is allowed. It takes no lock and
+// allocates nothing.
 //
 // Candidates of weight 0 are picked only where all allowed ones have weight 0.
 func PowerOfTwo[C Candidate](candidates []C, allowed func(C) bool) (C, bool) {
-	var none C
-	count := len(candidates)
-	if count == 0 {
-		return none, false
-	}
-	first := rand.IntN(count)
-	chosen := candidates[first]
-	if count > 1 {
-		second := rand.IntN(count - 1)
-		if second >= first {
-			second++
+	var panel [panelSize]C
+	var weights [panelSize]int64
+	var total int64
+	size, count := 0, len(candidates)
+	for seat := range min(count, panelSize) {
+		at := seat // with few candidates, the panel is all of them
+		if count > panelSize {
+			at = rand.IntN(count)
 		}
-		if other := candidates[second]; lessLoaded(other, chosen) {
-			chosen = other
-		}
-	}
-	if chosen.Weight() > 0 && allowed(chosen) {
-		return chosen, true
-	}
-	// Rare: a breaker is open, the candidate was tried by this very call, or weights are 0. Look at all, from a random one on, so that
-	// ties do not favour the first.
-	found := false
-	for offset := range count {
-		candidate := candidates[(first+offset)%count]
-		if (!found || lessLoaded(candidate, chosen)) && allowed(candidate) {
-			chosen, found = candidate, true
+		candidate := candidates[at]
+		if weight := candidate.Weight(); weight > 0 && allowed(candidate) {
+			panel[size], weights[size] = candidate, weight
+			total += weight
+			size++
 		}
 	}
-	if !found {
-		return none, false
+	switch size {
+	case 0:
+		return leastLoaded(candidates, allowed)
+	case 1:
+		return panel[0], true
 	}
-	return chosen, true
+	first := draw(weights[:size], total)
+	// The second is drawn from the others.
+	total, weights[first] = total-weights[first], 0
+	second := draw(weights[:size], total)
+	if lessLoaded(panel[second], panel[first]) {
+		return panel[second], true
+	}
+	return panel[first], true
 }
 
-// lessLoaded compares in-flight attempts per weight, counting the one to be placed, so that weights matter to idle instances too.
+// draw returns an index with the weights, which add up to total, as probabilities.
+func draw(weights []int64, total int64) int {
+	point := rand.Int64N(total)
+	for at, weight := range weights {
+		if point -= weight; point < 0 {
+			return at
+		}
+	}
+	return len(weights) - 1 // not reached
+}
+
+// leastLoaded looks at all candidates. Each of those that are least loaded alike is as likely.
+func leastLoaded[C Candidate](candidates []C, allowed func(C) bool) (chosen C, found bool) {
+	alike := 0
+	for _, candidate := range candidates {
+		if alike > 0 && lessLoaded(chosen, candidate) || !allowed(candidate) {
+			continue
+		}
+		if alike == 0 || lessLoaded(candidate, chosen) {
+			chosen, alike = candidate, 1
+			continue
+		}
+		alike++
+		if rand.IntN(alike) == 0 {
+			chosen = candidate
+		}
+	}
+	return chosen, alike > 0
+}
+
+// lessLoaded compares attempts in flight per weight. Any weight is better than none.
 func lessLoaded[C Candidate](a, b C) bool {
 	weightA, weightB := a.Weight(), b.Weight()
-	if weightA == 0 || weightB == 0 {
+	if weightA <= 0 || weightB <= 0 {
 		return weightA > weightB || weightA == weightB && a.InFlight() < b.InFlight()
 	}
-	return (a.InFlight()+1)*weightB < (b.InFlight()+1)*weightA
+	return a.InFlight()*weightB < b.InFlight()*weightA
 }
