@@ -99,12 +99,16 @@ func TestNewTransportErrors(t *testing.T) {
 		{"scripted:///../kv", newScripted(), nil, `registry: invalid target "scripted:///../kv": `},
 		{"other:///auth", newScripted(), nil, `registry: invalid target "other:///auth": scheme "other"`},
 		{"auth", nil, nil, `transport to "auth": no registry`},
-		{"auth", nil, config(func(c *rpc.ClientConfig) { c.Protocol = rpc.ProtocolInProcess }),
-			`transport to "auth": protocol inprocess needs the server to call, see WithInProcess`},
+		{
+			"auth", nil, config(func(c *rpc.ClientConfig) { c.Protocol = rpc.ProtocolInProcess }),
+			`transport to "auth": protocol inprocess needs the server to call, see WithInProcess`,
+		},
 		{"auth", newScripted(), rpc.WithClientConfig(rpc.ClientConfig{Protocol: "soap"}), `transport to "auth": protocol: "soap" is not one of auto, grpc, http, inprocess` + "\n"},
 		{"auth", newScripted(), config(func(c *rpc.ClientConfig) { c.Retry.MaxAttempts = 9 }), `transport to "auth": retry.max_attempts: 9 is not within 1 to 5`},
-		{"auth", newScripted(), config(func(c *rpc.ClientConfig) { c.TLS = rpc.TLSConfig{Enabled: true, CAFile: missing} }),
-			`transport to "auth": tls.ca_file: open ` + missing + `: no such file or directory`},
+		{
+			"auth", newScripted(), config(func(c *rpc.ClientConfig) { c.TLS = rpc.TLSConfig{Enabled: true, CAFile: missing} }),
+			`transport to "auth": tls.ca_file: open ` + missing + `: no such file or directory`,
+		},
 		{"auth", newScripted(), config(func(c *rpc.ClientConfig) {
 			c.TLS = rpc.TLSConfig{Enabled: true, CertFile: missing, KeyFile: missing}
 		}), `transport to "auth": tls.cert_file: open ` + missing + `: no such file or directory`},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (e *CallError) Unwrap() error { return e.err }
 func (e *CallError) LogValue() slog.Value {
 	attempts := make([]any, len(e.Attempts))
 	for number, attempt := range e.Attempts {
-		attempts[number] = slog.Group(fmt.Sprint(number+1),
+		attempts[number] = slog.Group(strconv.Itoa(number+1),
 			slog.String("instance", attempt.Instance), slog.String("addr", attempt.Addr), slog.String("protocol", string(attempt.Protocol)),
 			slog.String("verdict", attempt.Verdict), slog.String("code", attempt.Code.String()), slog.Duration("duration", attempt.Duration),
 			slog.String("error", attempt.Err.Error()))

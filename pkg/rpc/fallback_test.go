@@ -59,12 +59,14 @@ func only(t testing.TB, addr string, adjust func(*rpc.ClientConfig)) (*rpc.Trans
 // await waits until done holds.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(10 * time.Second); !done(); {
+	for !done() {
 		select {
 		case <-tick.C:
-		case <-deadline:
+		case <-ctx.Done():
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}

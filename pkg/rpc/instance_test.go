@@ -213,38 +213,43 @@ func TestRevisionForgets(t *testing.T) {
 	call(2)
 }
 
-// TestWeights: instances get calls by their weights, and one of weight 0 none.
+// TestWeights: two instances get calls by their weights, and one of weight 0 none unless all have it.
 func TestWeights(t *testing.T) {
-	handlers := make([]authHandler, 3)
-	var instances []registry.Instance
-	release := make(chan struct{})
-	for at := range handlers {
-		handlers[at].login = func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
-			<-release
-			return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "a"}}, nil
-		}
-		instance := instanceAt(t, fmt.Sprint(at), startHTTP(t, handlers[at].mount(), http1And2).Listener.Addr().String())
-		instance.Weight = at * 2 // 0, 2, 4
-		instances = append(instances, instance)
-	}
-	transport := newTransport(t, newScripted(instances...), nil)
-	const calls = 60
-	var all sync.WaitGroup
-	for range calls {
-		all.Go(func() {
-			if err := login(t.Context(), transport); err != nil {
-				t.Error(err)
+	for _, row := range []struct{ weights, want [2]int64 }{
+		{[2]int64{2, 4}, [2]int64{10, 20}}, {[2]int64{1, 1}, [2]int64{15, 15}}, {[2]int64{0, 2}, [2]int64{0, 30}}, {[2]int64{0, 0}, [2]int64{15, 15}},
+	} {
+		t.Run(fmt.Sprint(row.weights), func(t *testing.T) {
+			var handlers [2]authHandler
+			var instances []registry.Instance
+			release := make(chan struct{})
+			for at := range handlers {
+				handlers[at].login = func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+					<-release
+					return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "a"}}, nil
+				}
+				instance := instanceAt(t, fmt.Sprint(at), startHTTP(t, handlers[at].mount(), http1And2).Listener.Addr().String())
+				instance.Weight = int(row.weights[at])
+				instances = append(instances, instance)
+			}
+			transport := newTransport(t, newScripted(instances...), nil)
+			var all sync.WaitGroup
+			for call := range int64(30) { // one after the other, so that each choice knows the ones before
+				all.Go(func() {
+					if err := login(t.Context(), transport); err != nil {
+						t.Error(err)
+					}
+				})
+				await(t, "the call to arrive", func() bool { return handlers[0].logins.Load()+handlers[1].logins.Load() == call+1 })
+			}
+			close(release)
+			all.Wait()
+			// All were in flight at once, so attempts in flight over weight were balanced.
+			for at := range handlers {
+				if got := handlers[at].logins.Load(); got < row.want[at]-1 || got > row.want[at]+1 || row.want[at] == 0 && got > 0 {
+					t.Errorf("the instance of weight %d got %d calls of 30, want %d", row.weights[at], got, row.want[at])
+				}
 			}
 		})
-	}
-	await(t, "all calls to arrive", func() bool {
-		return handlers[0].logins.Load()+handlers[1].logins.Load()+handlers[2].logins.Load() == calls
-	})
-	close(release)
-	all.Wait()
-	// All are in flight at once, so the balance is that of attempts in flight over weight: a third and two thirds, but for chance.
-	if light, heavy := handlers[1].logins.Load(), handlers[2].logins.Load(); light < 15 || light > 25 || light+heavy != calls {
-		t.Errorf("calls by weight: 0: %d, 2: %d, 4: %d; want 0, about 20, about 40", handlers[0].logins.Load(), light, heavy)
 	}
 }
 

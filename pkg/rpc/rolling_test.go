@@ -97,7 +97,8 @@ func TestFault42RollingRestart(t *testing.T) {
 				handlers := connect.NewServer()
 				authv1connect.RegisterAuthServiceHandler(handlers, handler)
 				serverConfig := testConfig()
-				serverConfig.Listen, serverConfig.DeregisterDelay = addr, 20*time.Millisecond
+				// HTTP/1.1 has no GOAWAY: that no call is on its way when connections close takes time for the news to spread.
+				serverConfig.Listen, serverConfig.DeregisterDelay = addr, 300*time.Millisecond
 				return startServer(t, handlers, serverConfig, rpc.WithRegistration(reg, "auth"))
 			}
 			servers := []*rpc.Server{start("127.0.0.1:0"), start("127.0.0.1:0"), start("127.0.0.1:0")}

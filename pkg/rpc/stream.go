@@ -116,14 +116,14 @@ func (s *stream) Close() error {
 	s.cancel() // first: it unblocks opening, and receiving from a peer that does not answer
 	s.once.Do(func() { s.openErr = contextError(context.Canceled) })
 	if s.openErr != nil {
-		return nil
+		return nil //nolint:nilerr // it never opened, so there is nothing that could fail to close
 	}
-	s.end(context.Canceled) // before the inner stream's Close, which would send a request that was not sent yet
-	err := s.inner.Close()
-	if connect.CodeOf(err) == connect.CodeCanceled {
-		return nil // that is what Close is for
+	// The inner stream's Close would send a request that was not sent yet, so its connection is given back first.
+	s.end(context.Canceled)
+	if err := s.inner.Close(); err != nil && connect.CodeOf(err) != connect.CodeCanceled {
+		return err
 	}
-	return err
+	return nil
 }
 
 // open opens the stream once.

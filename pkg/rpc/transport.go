@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,7 +230,7 @@ func choose(instances, tried []*instance) (*instance, permit) {
 	var avoid [maxPermitTries]*instance // those whose breaker refused
 	for refused := range maxPermitTries {
 		chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool {
-			return candidate.mayServe() && !contains(tried, candidate) && !contains(avoid[:refused], candidate)
+			return candidate.mayServe() && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
 		})
 		if !ok {
 			break
@@ -244,7 +245,7 @@ func choose(instances, tried []*instance) (*instance, permit) {
 			return chosen, permit
 		}
 	}
-	chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !contains(tried, candidate) })
+	chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !slices.Contains(tried, candidate) })
 	if !ok {
 		chosen, _ = balancer.PowerOfTwo(instances, func(*instance) bool { return true })
 	}
@@ -253,15 +254,6 @@ func choose(instances, tried []*instance) (*instance, permit) {
 
 // maxPermitTries bounds how many half-open breakers one pick asks for a permit.
 const maxPermitTries = 4
-
-func contains(list []*instance, wanted *instance) bool {
-	for _, element := range list {
-		if element == wanted {
-			return true
-		}
-	}
-	return false
-}
 
 // awaitInstances returns a view with instances. It waits for the registry's first answer, and beyond that only if so configured.
 func (t *Transport) awaitInstances(ctx context.Context, deadline time.Time) (*view, error) {
