@@ -2,6 +2,7 @@
 //
 //	Pool.Acquire ─▶ Conn (one slot reserved) ─▶ Conn.RoundTrip, or Conn.Release
 //	     │ none free
+//	     ├ queue: slots go to callers in the order of their arrival
 //	     └ dial: TCP, TLS with the ALPN of the kind, HTTP/2 preface, the peer's SETTINGS
 //
 // A pool speaks either HTTP/2, where a connection carries many calls, or HTTP/1.1, where it carries one at a time. A connection is
