@@ -214,13 +214,18 @@ func TestBreakerIgnoresWhatBeganBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const early = 3
-	done := make(chan error, early)
+	done, succeeded := make(chan error, early), make(chan error, 1)
 	for range early {
 		go func() {
 			_, err := callText(ctx, client, specHang, "x")
 			done <- err
 		}()
 	}
+	go func() {
+		_, err := callText(t.Context(), client, specHang, "x")
+		succeeded <- err
+	}()
+	<-service.entered
 	for range early {
 		<-service.entered
 	}
@@ -238,6 +243,10 @@ func TestBreakerIgnoresWhatBeganBefore(t *testing.T) {
 	cancel()
 	for range early {
 		expectCode(t, <-done, connect.CodeCanceled)
+	}
+	close(service.release)
+	if err := <-succeeded; err != nil {
+		t.Error(err)
 	}
 	if got := status(); got.Breaker != "half-open" {
 		t.Errorf("status %+v; want the breaker half-open still", got)

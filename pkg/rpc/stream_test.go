@@ -298,13 +298,16 @@ func TestStreamAbandoned(t *testing.T) {
 		})
 	}
 	t.Run("by Close while it opens", func(t *testing.T) {
-		transport := newTransport(t, silent(), nil)
+		listener := listen(t)
+		serveOn(t, deaf{Listener: listener, toAll: true}, http.NotFoundHandler(), http1Only)
+		transport, status := only(t, listener.Addr().String(), nil)
 		stream, err := transport.NewClientStream(t.Context(), specChat)
 		if err != nil {
 			t.Fatal(err)
 		}
 		opened := make(chan error)
 		go func() { opened <- stream.Send(wrapperspb.String("x")) }()
+		await(t, "the stream to open", func() bool { return status().InFlight == 1 })
 		began := time.Now()
 		if err := stream.Close(); err != nil {
 			t.Error(err)
@@ -313,6 +316,7 @@ func TestStreamAbandoned(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("took %v", took)
 		}
+		expectUntroubled(t, transport)
 	})
 	t.Run("before it opens", func(t *testing.T) {
 		transport := newTransport(t, newScripted(), nil)
