@@ -88,8 +88,11 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 	defer cancel()
 	started := time.Now()
 	raw, err := d.net.DialContext(bounded, "tcp", d.addr)
-	if err != nil {
-		return nil, nil, fmt.Errorf("dial %s: %w", d.addr, orCause(bounded, err))
+	switch {
+	case err != nil && bounded.Err() != nil:
+		return nil, nil, fmt.Errorf("dial tcp %s: %w", d.addr, context.Cause(bounded))
+	case err != nil:
+		return nil, nil, err // says itself what was dialed
 	}
 	roundTrip := time.Since(started)
 	if d.tls != nil {

@@ -303,8 +303,8 @@ func TestConnectionRefused(t *testing.T) {
 	_ = listener.Close()
 	for _, kind := range []pool.Kind{pool.HTTP2, pool.HTTP1} {
 		_, err := newPool(t, config(addr, kind)).Acquire(t.Context())
-		if _, ok := errors.AsType[*net.OpError](err); !ok || !strings.HasPrefix(err.Error(), "dial "+addr+": ") || errors.Is(err, pool.ErrNotHTTP2) {
-			t.Errorf("got %v, want dial %s: connection refused", err, addr)
+		if _, ok := errors.AsType[*net.OpError](err); !ok || !strings.HasPrefix(err.Error(), "dial tcp "+addr+": ") || errors.Is(err, pool.ErrNotHTTP2) {
+			t.Errorf("got %v, want dial tcp %s: connection refused", err, addr)
 		}
 	}
 }

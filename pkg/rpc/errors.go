@@ -38,7 +38,16 @@ type Attempt struct {
 
 // String describes the attempt in one line.
 func (a Attempt) String() string {
-	return fmt.Sprintf("%s (%s) by %s, %s, %s: %v", a.Instance, a.Addr, a.Protocol, a.Verdict, a.Duration.Round(10*time.Microsecond), a.Err)
+	return fmt.Sprintf("%s: %v", a.summary(), a.Err)
+}
+
+// summary is the attempt without its error.
+func (a Attempt) summary() string {
+	where := a.Instance
+	if a.Addr != a.Instance {
+		where += " (" + a.Addr + ")"
+	}
+	return fmt.Sprintf("%s by %s, %s, %s", where, a.Protocol, a.Verdict, a.Duration.Round(10*time.Microsecond))
 }
 
 // CallError is the error of a unary call that failed: the last attempt's error, which [errors.Is] and [errors.As] reach
@@ -55,7 +64,7 @@ type CallError struct {
 }
 
 // Error is the last attempt's error in one line, followed by the attempts where they explain it. The service's own answer needs no
-// explanation: its text stands alone.
+// explanation: its text stands alone. An attempt that ended as the call did is not said to have done so again.
 func (e *CallError) Error() string {
 	answered := len(e.Attempts) == 1 && isRemote(e.err)
 	if answered || len(e.Attempts) == 0 {
@@ -64,7 +73,10 @@ func (e *CallError) Error() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%v [%s", e.err, e.Target)
 	for number, attempt := range e.Attempts {
-		fmt.Fprintf(&text, "; attempt %d: %v", number+1, attempt)
+		fmt.Fprintf(&text, "; attempt %d: %s", number+1, attempt.summary())
+		if attempt.Err.Error() != e.err.Error() {
+			fmt.Fprintf(&text, ": %v", attempt.Err)
+		}
 	}
 	text.WriteByte(']')
 	return text.String()
