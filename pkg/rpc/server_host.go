@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect/v2"
@@ -68,6 +69,9 @@ func (s *Server) guard(next connect.ServerFunc) connect.ServerFunc {
 		}()
 		if limit == 0 || spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec, stream)
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
+			return next(ctx, spec, stream) // the client gives it no more time than that itself
 		}
 		bounded, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()

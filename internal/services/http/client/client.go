@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 
 	"github.com/0x1d/goplt/internal/jsoncodec"
 	"github.com/0x1d/goplt/internal/pool"
@@ -17,7 +18,8 @@ const Connection = pool.HTTP1
 
 // Options returns the options that make a transport speak Connect with JSON. GET is never used: a URL ends up in logs.
 func Options() []connecthttp.Option {
-	return []connecthttp.Option{connecthttp.WithCodecs(jsoncodec.New()), connecthttp.WithProtoJSON()}
+	// connecthttp makes a binary codec for each call if it is given none.
+	return []connecthttp.Option{connecthttp.WithCodecs(jsoncodec.New(), connectproto.NewBinaryCodec()), connecthttp.WithProtoJSON()}
 }
 
 // Answered reports whether a response was written by a Connect server, and not by something on the way to it: a success, or an error in
