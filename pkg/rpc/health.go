@@ -111,6 +111,12 @@ func (h *Health) watch(ctx context.Context, service string, send func(HealthStat
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-h.ended:
+			// The change that stopping is may have come at the same time, and is what the watcher waits for.
+			if status, _ := h.observe(service); status != sent {
+				if err := send(status); err != nil {
+					return err
+				}
+			}
 			return connect.NewError(connect.CodeUnavailable, "the server is stopping")
 		}
 	}
