@@ -184,8 +184,8 @@ func (i *instance) finish(permit permit, result outcome) {
 	if result == outcomeFailure {
 		i.fails.Add(1)
 	}
+	defer i.leave() // also if a breaker's change is logged by a handler that panics
 	i.record(permit, result)
-	i.leave()
 }
 
 // record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is. A probe
