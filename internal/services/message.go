@@ -1,7 +1,6 @@
 package services
 
 import (
-	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -26,55 +25,68 @@ func unset(message proto.Message) protoreflect.Name {
 // encodable returns an error that names the field which keeps message from being sent, in protobuf or in JSON: text that is not UTF-8,
 // a time outside the years 1 to 9999. Asking first tells the one who chose the value apart from the one who sends it, and makes calls
 // within the process, which are copied and not encoded, refuse the same. The error does not hold the value.
-func encodable(message proto.Message) error { return encodableMessage("", message.ProtoReflect()) }
+func encodable(message proto.Message) error {
+	if found := encodableMessage(message.ProtoReflect()); found != nil {
+		return found
+	}
+	return nil
+}
+
+// unencodable says which field, by its path from the message, cannot be sent, and why. The path is put together on the way back, so that
+// messages without fault pay nothing for it.
+type unencodable struct{ path, reason string }
+
+func (u *unencodable) Error() string { return u.path + " is not " + u.reason }
 
 // encodableMessage walks by index, because a closure for Range would be allocated for each message of each call.
-func encodableMessage(path string, message protoreflect.Message) error {
+func encodableMessage(message protoreflect.Message) *unencodable {
 	fields := message.Descriptor().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
 		if !message.Has(field) {
 			continue
 		}
-		var err error
+		var found *unencodable
 		switch value := message.Get(field); {
 		case field.IsMap():
-			err = encodableMap(path, field, value.Map())
+			found = encodableMap(field, value.Map())
 		case field.IsList():
-			for j, list := 0, value.List(); j < list.Len() && err == nil; j++ {
-				err = encodableValue(path, field, field.Kind(), list.Get(j))
+			for j, list := 0, value.List(); j < list.Len() && found == nil; j++ {
+				found = encodableValue(field, field.Kind(), list.Get(j))
 			}
 		default:
-			err = encodableValue(path, field, field.Kind(), value)
+			found = encodableValue(field, field.Kind(), value)
 		}
-		if err != nil {
-			return err
+		if found != nil {
+			return found
 		}
 	}
 	return nil
 }
 
-func encodableMap(path string, field protoreflect.FieldDescriptor, entries protoreflect.Map) (err error) {
+func encodableMap(field protoreflect.FieldDescriptor, entries protoreflect.Map) (found *unencodable) {
 	entries.Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-		if err = encodableValue(path, field, field.MapKey().Kind(), key.Value()); err == nil {
-			err = encodableValue(path, field, field.MapValue().Kind(), value)
+		if found = encodableValue(field, field.MapKey().Kind(), key.Value()); found == nil {
+			found = encodableValue(field, field.MapValue().Kind(), value)
 		}
-		return err == nil
+		return found == nil
 	})
-	return err
+	return found
 }
 
-func encodableValue(path string, field protoreflect.FieldDescriptor, kind protoreflect.Kind, value protoreflect.Value) error {
+func encodableValue(field protoreflect.FieldDescriptor, kind protoreflect.Kind, value protoreflect.Value) *unencodable {
 	switch kind {
 	case protoreflect.StringKind:
 		if !utf8.ValidString(value.String()) {
-			return fmt.Errorf("%s%s is not valid UTF-8", path, field.Name())
+			return &unencodable{string(field.Name()), "valid UTF-8"}
 		}
 	case protoreflect.MessageKind:
 		if timestamp, ok := value.Message().Interface().(*timestamppb.Timestamp); !ok {
-			return encodableMessage(path+string(field.Name())+".", value.Message())
+			if found := encodableMessage(value.Message()); found != nil {
+				return &unencodable{string(field.Name()) + "." + found.path, found.reason}
+			}
 		} else if !timestamp.IsValid() {
-			return fmt.Errorf("%s%s is not within the years 1 to 9999", path, field.Name())
+			return &unencodable{string(field.Name()), "within the years 1 to 9999"}
 		}
 	default:
 	}
