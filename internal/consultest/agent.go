@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,7 +158,9 @@ func (a *Agent) CreateToken(rules string) string {
 	a.created++
 	name := fmt.Sprintf("test-%d", a.created)
 	a.mustPut("/v1/acl/policy", map[string]any{"Name": name, "Rules": rules})
-	var token struct{ SecretID string }
+	var token struct {
+		SecretID string `json:"SecretID"`
+	}
 	answer := a.mustPut("/v1/acl/token", map[string]any{"Policies": []map[string]string{{"Name": name}}})
 	if err := json.Unmarshal([]byte(answer), &token); err != nil || token.SecretID == "" {
 		a.t.Fatalf("create a token: %v in %s", err, answer)
@@ -169,7 +172,9 @@ func (a *Agent) CreateToken(rules string) string {
 func (a *Agent) DeleteToken(secret string) {
 	a.t.Helper()
 	answer, err := a.requestAs(a.t.Context(), secret, http.MethodGet, "/v1/acl/token/self", "")
-	var token struct{ AccessorID string }
+	var token struct {
+		AccessorID string `json:"AccessorID"`
+	}
 	if err == nil {
 		err = json.Unmarshal([]byte(answer), &token)
 	}
@@ -214,14 +219,14 @@ func (a *Agent) requestAs(ctx context.Context, token, method, path, body string)
 	if token != "" {
 		request.Header.Set("X-Consul-Token", token)
 	}
-	request.Close = true // leaves no connection that a leak check would find
-	response, err := http.DefaultClient.Do(request)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // leaves no connection that a leak check would find
+	response, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}
 	answer, err := io.ReadAll(response.Body)
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		return "", err
+	if failed := errors.Join(err, response.Body.Close()); failed != nil {
+		return "", failed
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
@@ -231,20 +236,26 @@ func (a *Agent) requestAs(ctx context.Context, token, method, path, body string)
 
 func freePorts(t testing.TB, count int) []int {
 	t.Helper()
+	var config net.ListenConfig
+	var held []io.Closer // until the end, so that no port is found twice
+	defer func() {
+		for _, listener := range held {
+			_ = listener.Close()
+		}
+	}()
 	ports := make([]int, 0, count)
 	for len(ports) < count {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatalf("find a free port: %v", err)
 		}
-		defer listener.Close() // at the end, so that no port is found twice
-		port := listener.Addr().(*net.TCPAddr).Port
-		packets, err := net.ListenPacket("udp", listener.Addr().String()) // gossip needs both
+		held = append(held, listener)
+		packets, err := config.ListenPacket(t.Context(), "udp", listener.Addr().String()) // gossip needs both
 		if err != nil {
 			continue
 		}
-		defer packets.Close()
-		ports = append(ports, port)
+		held = append(held, packets)
+		ports = append(ports, int(netip.MustParseAddrPort(listener.Addr().String()).Port()))
 	}
 	return ports
 }

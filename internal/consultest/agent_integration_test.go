@@ -20,8 +20,8 @@ func status(t *testing.T, address string) (int, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Close = true
-	response, err := http.DefaultClient.Do(request)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, err
 	}

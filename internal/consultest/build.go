@@ -45,8 +45,8 @@ var command = sync.OnceValues(func() (string, error) {
 	}
 	defer os.RemoveAll(own)
 	build := exec.CommandContext(context.Background(), "go", "build", "-C", filepath.Dir(modFile), "-o", filepath.Join(own, "consul"),
-		"github.com/hashicorp/consul") // built as go tool builds it, so that the two share the build cache
-	build.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+		"github.com/hashicorp/consul") // as Taskfile.yml builds it, so that the two share the build cache
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build consul: %w\n%s", err, output)
 	}

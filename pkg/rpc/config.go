@@ -290,7 +290,7 @@ func (v *validation) add(key string, value any, want string) {
 	v.problems = append(v.problems, &KeyError{Key: key, Value: value, Want: want})
 }
 
-func (v *validation) check(key string, ok bool, value any, want string) {
+func (v *validation) check(key string, ok bool, value any, want string) { //nolint:revive // ok is what was found, not a mode
 	if !ok {
 		v.add(key, value, want)
 	}

@@ -118,10 +118,10 @@ func (a *agent) health(ctx context.Context, q query) (answer, error) {
 	header := exchange.header
 	return answer{
 		entries: entries, token: exchange.token, index: number(header, "X-Consul-Index"),
-		lastContact: time.Duration(min(number(header, "X-Consul-LastContact"), uint64((24*time.Hour).Milliseconds()))) * time.Millisecond,
+		lastContact: time.Duration(min(number(header, "X-Consul-LastContact"), 24*60*60*1000)) * time.Millisecond, // a day, at most
 		// Consul reports what it filtered only to those who sent a token (since 1.11), to tell strangers nothing.
-		withheld: header.Get("X-Consul-Results-Filtered-By-ACLs") == "true" ||
-			exchange.token == "" && header.Get("X-Consul-Default-ACL-Policy") == "deny",
+		withheld: header.Get("X-Consul-Results-Filtered-By-Acls") == "true" ||
+			exchange.token == "" && header.Get("X-Consul-Default-Acl-Policy") == "deny",
 	}, nil
 }
 
@@ -167,7 +167,8 @@ func (a *agent) knows(ctx context.Context, id string) (bool, error) {
 func (a *agent) beat(ctx context.Context, check string) error {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
-	err := a.client.Agent().UpdateTTLOpts(check, "the process that registered the instance lives", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
+	options := (&api.QueryOptions{}).WithContext(ctx)
+	err := a.client.Agent().UpdateTTLOpts(check, "the process that registered the instance lives", api.HealthPassing, options)
 	return a.explain(fmt.Sprintf("update check %q", check), err)
 }
 

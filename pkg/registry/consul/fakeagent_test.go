@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,6 +35,7 @@ type fakeAgent struct {
 // request is what the agent was asked.
 type request struct {
 	*http.Request
+
 	body string
 	at   time.Time
 }
@@ -190,11 +192,9 @@ func (f *fakeAgent) healthNow(service, tag string) (*http.Response, error) {
 	}
 	response := reply(http.StatusOK, string(body))
 	response.Header.Set("X-Consul-Index", strconv.FormatUint(f.index, 10))
-	response.Header.Set("X-Consul-LastContact", "0")
-	response.Header.Set("X-Consul-KnownLeader", "true")
-	for name, values := range f.headers {
-		response.Header[name] = values
-	}
+	response.Header.Set("X-Consul-Lastcontact", "0")
+	response.Header.Set("X-Consul-Knownleader", "true")
+	maps.Copy(response.Header, f.headers)
 	return response, nil
 }
 
@@ -242,9 +242,7 @@ func (f *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	for name, values := range response.Header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), response.Header)
 	w.WriteHeader(response.StatusCode)
 	if _, err := io.Copy(w, response.Body); err != nil {
 		panic(http.ErrAbortHandler)
