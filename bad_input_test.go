@@ -19,14 +19,22 @@ func TestBadInputOverHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	platform.Platform.Advance(365 * 24 * time.Hour)
+	current, err := platform.Auth.Login(t.Context(), "ada@example.com", servicestest.DemoPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, signature := current.AccessToken[:strings.LastIndex(current.AccessToken, ".")+1], tokens.AccessToken[strings.LastIndex(tokens.AccessToken, ".")+1:]
+	forged := signed + signature // well-formed, and not what was signed
 	const auth, identity = "/goplt.auth.v1.AuthService/", "/goplt.identity.v1.IdentityService/"
 	const asJSON = "application/json"
 	for _, test := range []struct {
 		name, path, contentType, body string
 		status                        int
-		code, message                 string // of the JSON answer; no JSON if code is empty
+		code, message                 string // of the JSON answer; no body if code is empty
 	}{
-		{"forged token", auth + "ValidateToken", asJSON, `{"token":"e30.e30.e30"}`, 401, "unauthenticated", "access token is forged: its signature"},
+		{"forged token", auth + "ValidateToken", asJSON, `{"token":"` + forged + `"}`, 401, "unauthenticated", "access token is forged: its signature"},
+		{"token without a method", auth + "ValidateToken", asJSON, `{"token":"e30.e30.e30"}`, 401, "unauthenticated", "access token is forged: its signature"},
+		{"malformed token", auth + "ValidateToken", asJSON, `{"token":"x"}`, 401, "unauthenticated", "access token is malformed"},
 		{"expired token", auth + "ValidateToken", asJSON, `{"token":"` + tokens.AccessToken + `"}`, 401, "unauthenticated", "access token is expired"},
 		{"expired refresh token", auth + "RefreshToken", asJSON, `{"refreshToken":"` + tokens.RefreshToken + `"}`, 401, "unauthenticated", "refresh token"},
 		{"empty email", auth + "Login", asJSON, `{"password":"x"}`, 400, "invalid_argument", "email"},
@@ -35,8 +43,8 @@ func TestBadInputOverHTTP(t *testing.T) {
 		{"unknown user", identity + "GetUser", asJSON, `{"id":"nobody"}`, 404, "not_found", `no user has the ID "nobody"`},
 		{"unknown method", auth + "Logn", asJSON, `{}`, 404, "unimplemented", "Logn"},
 		{"unknown service", "/goplt.mail.v1.MailService/Send", asJSON, `{}`, 404, "unimplemented", "goplt.mail.v1.MailService"},
-		{"broken JSON", auth + "Login", asJSON, `{"email":`, 400, "invalid_argument", ""},
-		{"wrong type", auth + "Login", asJSON, `{"email":1}`, 400, "invalid_argument", "email"},
+		{"broken JSON", auth + "Login", asJSON, `{"email":`, 400, "invalid_argument", "(line 1:10): field email: want a string"},
+		{"wrong type", auth + "Login", asJSON, `{"email":1}`, 400, "invalid_argument", "(line 1:10): field email: want a string"},
 		{"wrong content type", auth + "Login", "text/plain", `x`, 415, "", ""},
 		{"oversize", auth + "Login", asJSON, `{"email":"` + strings.Repeat("x", 5<<20) + `"}`, 429, "resource_exhausted", "configured max 4194304"},
 	} {
@@ -57,10 +65,15 @@ func TestBadInputOverHTTP(t *testing.T) {
 				t.Fatal(err)
 			}
 			var answer struct{ Code, Message string }
-			if test.code != "" {
-				if err := json.Unmarshal(body, &answer); err != nil {
-					t.Fatalf("%v in %q", err, body)
+			if test.code == "" {
+				if len(body) > 0 {
+					t.Errorf("body %q, want none", body)
 				}
+			} else if err := json.Unmarshal(body, &answer); err != nil {
+				t.Fatalf("%v in %q", err, body)
+			}
+			if accepted := response.Header.Get("Accept-Post"); (test.status == http.StatusUnsupportedMediaType) != strings.Contains(accepted, asJSON) {
+				t.Errorf("status %d says that it accepts %q", response.StatusCode, accepted)
 			}
 			if response.StatusCode != test.status || answer.Code != test.code || !strings.Contains(answer.Message, test.message) {
 				t.Errorf("status %d, %s; want status %d, %s, %q", response.StatusCode, body, test.status, test.code, test.message)
