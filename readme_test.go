@@ -123,36 +123,59 @@ func (sh *shell) serve(t *testing.T) {
 	t.Helper()
 	for _, s := range snippets(t) {
 		if s.run == "background" {
-			sh.addr = sh.start(t, strings.Replace(strings.TrimSpace(s.text), "127.0.0.1:8080", "127.0.0.1:0", 1))
+			sh.addr = sh.start(t, strings.Replace(strings.TrimSpace(s.text), "127.0.0.1:8080", "127.0.0.1:0", 1)).addr
 			return
 		}
 	}
 	t.Fatal("README.md has no snippet to run in the background")
 }
 
-// start starts a goplt serve and returns the address that it prints. The process ends with the test.
-func (sh *shell) start(t *testing.T, line string) (addr string) {
+// process is a goplt serve in the background.
+type process struct {
+	sh   *shell
+	line string
+	addr string // which it printed
+	cmd  *exec.Cmd
+}
+
+// start starts a goplt serve and waits until it listens. The process ends with the test.
+func (sh *shell) start(t *testing.T, line string) *process {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := sh.command(ctx, "exec "+line)
-	stdout, err := cmd.StdoutPipe()
+	p := &process{sh: sh, line: line}
+	t.Cleanup(func() { p.kill(t) })
+	p.run(t)
+	return p
+}
+
+func (p *process) run(t *testing.T) {
+	t.Helper()
+	p.cmd = p.sh.command(context.Background(), "exec "+p.line)
+	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-	})
-	if _, err := fmt.Fscanf(stdout, "listening on %s\n", &addr); err != nil {
-		t.Fatalf("%s: %v", line, err)
+	if _, err := fmt.Fscanf(stdout, "listening on %s\n", &p.addr); err != nil {
+		t.Fatalf("%s: %v", p.line, err)
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
+	if _, _, err := net.SplitHostPort(p.addr); err != nil {
 		t.Fatal(err)
 	}
-	return addr
+}
+
+// kill ends the process without a chance to do anything.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if p.cmd == nil || p.cmd.Process == nil {
+		return
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = p.cmd.Wait() // that it was killed
+	p.cmd = nil
 }
 
 // execute runs the lines of a snippet. Each has to succeed.
