@@ -16,6 +16,23 @@ var ErrInvalidInstance = errors.New("registry: invalid instance")
 // MaxWeight is the largest weight of an instance, as in Consul.
 const MaxWeight = 65535
 
+// What an instance may say of itself in [Instance.Metadata] for registries that let others check it, such as Consul. rpc.Server sets them by
+// itself. Keys that begin with "goplt-" are reserved.
+const (
+	// MetadataHealth is the key of a name that grpc.health.v1 of this instance, and of no other process, knows: the status of that name is the
+	// instance's. It promises that the instance has its host and port for itself, so that another registration of the same service there is of a
+	// process that is gone. Without it a check asks about the server as a whole, whose name is empty, and takes whoever answers for the instance.
+	MetadataHealth = "goplt-health"
+	// MetadataTLS is the key that says whether the instance speaks TLS: "true", or "mutual" if it demands client certificates too.
+	MetadataTLS = "goplt-tls"
+)
+
+// Values of [MetadataTLS].
+const (
+	TLSOnly   = "true"
+	TLSMutual = "mutual"
+)
+
 // Instance is one running copy of a service. Values are compared with [Instance.Equal].
 type Instance struct {
 	// ID is unique among the instances of the service: for a registration 1 to 255 printable ASCII characters without space, '/' and "..", so that

@@ -21,13 +21,18 @@ const (
 
 // Health is what a [Server] says of itself through grpc.health.v1.Health. It knows the server as a whole, whose name is empty, every
 // protobuf service that the server hosts, such as "goplt.auth.v1.AuthService", and every name it registers under, such as "auth".
-// All are serving from the start, and the state of one says nothing about the others. Safe for concurrent use.
+// All are serving from the start, and the state of one says nothing about the others.
+//
+// It also knows the ID of each instance that it registers, by which a registry's check tells this process from another one at its address.
+// An instance is serving while its service and the server as a whole are: SetNotServing("auth") takes it out of a registry that checks it.
+// Safe for concurrent use.
 type Health struct {
 	mu       sync.Mutex
 	statuses map[string]HealthStatus
-	changed  chan struct{} // closed, and replaced, whenever a status changes
-	stopping bool          // nothing is serving any more, whatever is set
-	ended    chan struct{} // closed when watches must end, so that they do not hold up a drain
+	stands   map[string]string // the service that an instance ID stands for
+	changed  chan struct{}     // closed, and replaced, whenever a status changes
+	stopping bool              // nothing is serving any more, whatever is set
+	ended    chan struct{}     // closed when watches must end, so that they do not hold up a drain
 }
 
 func newHealth(services ...string) *Health {
@@ -35,7 +40,7 @@ func newHealth(services ...string) *Health {
 	for _, service := range services {
 		statuses[service] = HealthServing
 	}
-	return &Health{statuses: statuses, changed: make(chan struct{}), ended: make(chan struct{})}
+	return &Health{statuses: statuses, stands: make(map[string]string), changed: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // SetServing says that service takes calls; the empty name is the server as a whole. A name not known before is known from then on.
@@ -65,6 +70,14 @@ func (h *Health) set(service string, status HealthStatus) {
 	h.announce()
 }
 
+// standFor makes the instance ID known, with the status of service.
+func (h *Health) standFor(instance, service string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stands[instance] = service
+	h.announce()
+}
+
 // stop makes everything not serving, for good.
 func (h *Health) stop() {
 	h.mu.Lock()
@@ -88,11 +101,22 @@ func (h *Health) announce() {
 func (h *Health) observe(service string) (HealthStatus, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	status, known := h.statuses[service]
-	if !known {
-		status = HealthServiceUnknown
+	return h.statusOf(service), h.changed
+}
+
+func (h *Health) statusOf(name string) HealthStatus {
+	if service, ok := h.stands[name]; ok {
+		for _, needed := range []string{"", service, name} {
+			if h.statuses[needed] == HealthNotServing {
+				return HealthNotServing
+			}
+		}
+		return HealthServing
 	}
-	return status, h.changed
+	if status, known := h.statuses[name]; known {
+		return status
+	}
+	return HealthServiceUnknown
 }
 
 // watch calls send with the status of service now and again each time it differs, until send fails, ctx is done or the server stops.

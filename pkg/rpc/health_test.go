@@ -51,6 +51,52 @@ func TestHealthCheck(t *testing.T) {
 	check("test.v1.Nothing", rpc.HealthServing)
 }
 
+// TestHealthOfInstances: by its ID, a registry's check tells an instance from its successor at the same address, and follows its service.
+func TestHealthOfInstances(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	reg := &recordingRegistry{}
+	server := startServer(t, handlers, testConfig(), rpc.WithRegistration(reg, "words", "letters"))
+	words, letters := reg.registered[0].ID, reg.registered[1].ID
+	health, client := server.Health(), rpcClient(t, server, 2, connecthttp.WithGRPC())
+	expect := func(when string, wantWords, wantLetters rpc.HealthStatus) {
+		t.Helper()
+		for id, want := range map[string]rpc.HealthStatus{words: wantWords, letters: wantLetters} {
+			var reply wrapperspb.Int32Value
+			err := client.CallUnary(t.Context(), specCheck, wrapperspb.String(id), &reply)
+			if err != nil || rpc.HealthStatus(reply.GetValue()) != want {
+				t.Errorf("%s, %s: got %v, %v; want %v", when, id, rpc.HealthStatus(reply.GetValue()), err, want)
+			}
+		}
+	}
+	const yes, no = rpc.HealthServing, rpc.HealthNotServing
+	expect("at first", yes, yes)
+	health.SetNotServing("words")
+	expect("without words", no, yes)
+	health.SetServing("words")
+	expect("with words again", yes, yes)
+	health.SetNotServing("")
+	expect("without the server", no, no)
+	health.SetServing("")
+	health.SetNotServing(letters)
+	expect("without one instance", yes, no)
+
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := health.Status(words); got != no {
+		t.Errorf("after stop: %v", got)
+	}
+	config := testConfig()
+	config.Listen = server.Addr()
+	successor := startServer(t, handlers, config, rpc.WithRegistration(reg, "words"))
+	client = rpcClient(t, successor, 2, connecthttp.WithGRPC())
+	err := client.CallUnary(t.Context(), specCheck, wrapperspb.String(words), new(wrapperspb.Int32Value))
+	if want := fmt.Sprintf("not_found: unknown service %q", words); err == nil || err.Error() != want {
+		t.Errorf("the successor says of %s: %v, want %s", words, err, want)
+	}
+}
+
 // TestHealthJSON: in JSON the status has the standard's names.
 func TestHealthJSON(t *testing.T) {
 	t.Parallel()

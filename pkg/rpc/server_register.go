@@ -46,6 +46,7 @@ func (s *Server) validateRegistration() error {
 // register registers all instances, or none.
 func (s *Server) register(ctx context.Context, instances []registry.Instance) error {
 	for _, instance := range instances {
+		s.health.standFor(instance.ID, instance.Service) // before the registry's first check
 		handle, err := s.registry.Register(ctx, instance)
 		if err != nil {
 			err = fmt.Errorf("registering %q at %s: %w", instance.Service, instance.Addr(), err)
@@ -67,19 +68,34 @@ func (s *Server) instances(listen net.Addr) ([]registry.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	var metadata map[string]string
-	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" && build.Main.Version != "(devel)" {
-		metadata = map[string]string{"version": build.Main.Version}
-	}
 	instances := make([]registry.Instance, len(s.services))
 	for at, service := range s.services {
+		id := instanceID(service, host, port)
 		instances[at] = registry.Instance{
-			ID:      instanceID(service, host, port),
-			Service: service, Host: host, Port: port, Weight: s.config.Weight, Zone: s.config.Zone,
-			Tags: slices.Clone(s.config.Tags), Metadata: metadata,
+			ID: id, Service: service, Host: host, Port: port, Weight: s.config.Weight, Zone: s.config.Zone,
+			Tags: slices.Clone(s.config.Tags), Metadata: s.metadata(id),
 		}
 	}
 	return instances, nil
+}
+
+// metadata returns what the instance says of itself.
+func (s *Server) metadata(id string) map[string]string {
+	metadata := make(map[string]string)
+	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" && build.Main.Version != "(devel)" {
+		metadata["version"] = build.Main.Version
+	}
+	// A health of the caller's own does not know the ID.
+	if !slices.Contains(serviceNames(s.handlers), healthServiceName) {
+		metadata[registry.MetadataHealth] = id
+	}
+	switch {
+	case s.config.TLS.Enabled && s.config.TLS.CAFile != "":
+		metadata[registry.MetadataTLS] = registry.TLSMutual
+	case s.config.TLS.Enabled:
+		metadata[registry.MetadataTLS] = registry.TLSOnly
+	}
+	return metadata
 }
 
 // instanceID returns an ID that no other server has, not even an earlier one at the same address, whose late deregistration would else

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	stdcmp "cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -79,6 +81,41 @@ func TestServerInstanceIDs(t *testing.T) {
 	startServer(t, handlers, config, rpc.WithRegistration(reg, "words"))
 	if a, b := reg.registered[0], reg.registered[1]; a.ID == b.ID || a.Addr() != b.Addr() {
 		t.Errorf("got %s at %s and %s at %s, want one address and two IDs", a.ID, a.Addr(), b.ID, b.Addr())
+	}
+}
+
+// TestServerTellsItsRegistry: a registry that lets others check the instance must know how.
+func TestServerTellsItsRegistry(t *testing.T) {
+	t.Parallel()
+	_, plain := newWords()
+	_, ownHealth := newWords()
+	ownHealth.Register(unary(specCheck, func(context.Context, string) (string, error) { return "", nil }))
+	authority, secured := securedConfig(t)
+	mutual := secured
+	mutual.TLS.CAFile = authority.CAFile
+	for name, row := range map[string]struct {
+		handlers *connect.Server
+		config   rpc.ServerConfig
+		health   bool
+		tls      string
+	}{
+		"plain":               {plain, testConfig(), true, ""},
+		"TLS":                 {plain, secured, true, "true"},
+		"mutual TLS":          {plain, mutual, true, "mutual"},
+		"health of one's own": {ownHealth, testConfig(), false, ""},
+	} {
+		reg := &recordingRegistry{}
+		server := startServer(t, row.handlers, row.config, rpc.WithRegistration(reg, "words"))
+		want := ""
+		if row.health {
+			want = reg.registered[0].ID
+		}
+		if got := reg.registered[0].Metadata; got[registry.MetadataHealth] != want || got[registry.MetadataTLS] != row.tls {
+			t.Errorf("%s: got %v; want health %q and TLS %q", name, got, want, row.tls)
+		}
+		if err := server.Stop(t.Context()); err != nil {
+			t.Errorf("%s: stop: %v", name, err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,6 +151,25 @@ func (a *agent) deregister(ctx context.Context, id string) error {
 		return nil
 	}
 	return a.explain(fmt.Sprintf("deregister %q", id), err)
+}
+
+// others returns the IDs of the other registrations that the agent has of the same service, host and port, sorted.
+func (a *agent) others(ctx context.Context, than *api.AgentServiceRegistration) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	filter := fmt.Sprintf("Service == %q and Port == %d", than.Name, than.Port)
+	found, err := a.client.Agent().ServicesWithFilterOpts(filter, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, a.explain(fmt.Sprintf("list service %q", than.Name), err)
+	}
+	var ids []string
+	for _, service := range found {
+		if service.ID != than.ID && service.Service == than.Name && service.Address == than.Address && service.Port == than.Port {
+			ids = append(ids, service.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
 }
 
 // knows reports whether the agent has a service instance.

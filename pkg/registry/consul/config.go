@@ -18,7 +18,8 @@ import (
 type CheckKind string
 
 const (
-	// CheckGRPC lets the agent call grpc.health.v1.Health/Check on the instance, whose address it must reach. The default.
+	// CheckGRPC lets the agent call grpc.health.v1.Health/Check on the instance, whose address it must reach. It asks for the name in the
+	// instance's [registry.MetadataHealth], which rpc.Server sets, and else for the server as a whole. The default.
 	CheckGRPC CheckKind = "grpc"
 	// CheckTTL lets the registering process tell the agent that it lives, every third of [CheckConfig.TTL].
 	CheckTTL CheckKind = "ttl"
@@ -91,7 +92,9 @@ type CheckConfig struct {
 	// DeregisterCriticalAfter is how long an instance may be critical before the agent forgets it; 0 means never, and Consul has a minimum of
 	// 1m. Default 1m.
 	DeregisterCriticalAfter time.Duration `koanf:"deregister_critical_after"`
-	// TLS makes a gRPC check use TLS; the agent must trust the instance's certificate. Default false.
+	// TLS makes a gRPC check use TLS also for an instance that does not say that it speaks TLS, as rpc.Server does ([registry.MetadataTLS]). The
+	// agent always verifies the certificate: by the authorities of its machine, or by its own if its enable_agent_tls_for_checks is set.
+	// Default false.
 	TLS bool `koanf:"tls"`
 	// TLSServerName is the name that the certificate must be valid for in a gRPC check with TLS. Default the instance's host.
 	TLSServerName string `koanf:"tls_server_name"`

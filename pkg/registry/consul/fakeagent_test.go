@@ -134,6 +134,8 @@ func (f *fakeAgent) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case strings.HasPrefix(path, "/v1/health/service/"):
 		return f.health(r)
+	case path == "/v1/agent/services":
+		return f.all()
 	case path == "/v1/agent/service/register":
 		return f.register(body)
 	case strings.HasPrefix(path, "/v1/agent/service/deregister/"):
@@ -216,6 +218,18 @@ func (f *fakeAgent) register(body []byte) (*http.Response, error) {
 		}
 	})
 	return reply(http.StatusOK, ""), nil
+}
+
+// all answers with every registration: filters are the real agent's to test.
+func (f *fakeAgent) all() (*http.Response, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := make(map[string]*api.AgentService)
+	for _, e := range f.services {
+		found[e.Service.ID] = e.Service
+	}
+	body, err := json.Marshal(found)
+	return reply(http.StatusOK, string(body)), err
 }
 
 func (f *fakeAgent) deregister(id string) (*http.Response, error) {

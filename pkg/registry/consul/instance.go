@@ -159,9 +159,12 @@ func definition(instance registry.Instance, check CheckConfig) *api.AgentService
 	default:
 		service.Check.Name = "grpc.health.v1"
 		service.Check.GRPC = instance.Addr()
+		if name := instance.Metadata[registry.MetadataHealth]; name != "" {
+			service.Check.GRPC += "/" + name // Consul's notation for the service that grpc.health.v1 is asked about
+		}
 		service.Check.Interval, service.Check.Timeout = check.Interval.String(), check.Timeout.String()
-		service.Check.GRPCUseTLS = check.TLS
-		if check.TLS {
+		service.Check.GRPCUseTLS = check.TLS || instance.Metadata[registry.MetadataTLS] == registry.TLSOnly
+		if service.Check.GRPCUseTLS {
 			service.Check.TLSServerName = cmp.Or(check.TLSServerName, instance.Host)
 		}
 	}

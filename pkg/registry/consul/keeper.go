@@ -29,6 +29,21 @@ func (k *keeper) register(ctx context.Context) error {
 	return k.agent.register(ctx, k.service, api.ServiceRegisterOpts{ReplaceExistingChecks: k.kind == CheckNone})
 }
 
+// evict deregisters what a process that was killed left at the instance's place. It is not needed for the instance itself, and checks get there in
+// the end, so a failure is logged only.
+func (k *keeper) evict(ctx context.Context) {
+	ids, err := k.agent.others(ctx, k.service)
+	for _, id := range ids {
+		if err = k.agent.deregister(ctx, id); err != nil {
+			break
+		}
+		k.logger.Info("consul: deregistered what an earlier process left at the instance's address", "left", id)
+	}
+	if err != nil {
+		k.logger.Warn("consul: what an earlier process may have left at the instance's address stays until its check fails", "error", err)
+	}
+}
+
 // end ends the upkeep and deregisters.
 func (k *keeper) end(ctx context.Context) error {
 	k.stop(ctx)

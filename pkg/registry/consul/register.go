@@ -9,8 +9,15 @@ import (
 
 // Register implements [registry.ServiceRegistry] at the agent of the configuration. After an error the agent may have the instance all the same, if
 // the answer was lost; its check then decides how long. The instance is registered as passing.
+//
+// An instance with [registry.MetadataHealth] is checked under that name, and what else the agent has of the same service at the same host and
+// port, left by a process that was killed, is deregistered. One whose [registry.MetadataTLS] demands client certificates cannot be checked by
+// gRPC, which is an error that says so.
 func (r *Registry) Register(ctx context.Context, instance registry.Instance) (registry.Registration, error) {
 	if err := instance.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkable(instance, r.config.Check.Kind); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -40,7 +47,19 @@ func (r *Registry) Register(ctx context.Context, instance registry.Instance) (re
 	if err := place.put(ctx, made); err != nil {
 		return nil, err
 	}
+	if instance.Metadata[registry.MetadataHealth] != "" {
+		made.evict(ctx)
+	}
 	return made, nil
+}
+
+// checkable reports why a check of the given kind can never pass.
+func checkable(instance registry.Instance, kind CheckKind) error {
+	if kind == CheckGRPC && instance.Metadata[registry.MetadataTLS] == registry.TLSMutual {
+		return fmt.Errorf("consul: register %q: the instance demands client certificates (its tls.ca_file is set), and a check by gRPC presents "+
+			"none, so it would never be healthy; set check.kind to ttl", instance.ID)
+	}
+	return nil
 }
 
 // slot is the place of an instance ID at the agent. What is done to the ID is done one after another.

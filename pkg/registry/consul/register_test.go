@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/consul/api"
 
 	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/registry/consul"
@@ -63,6 +64,20 @@ func TestRegisterDefinition(t *testing.T) {
 				"Check": object{
 					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 					"GRPCUseTLS": true, "TLSServerName": "auth.internal",
+				},
+			},
+			false,
+		},
+		"gRPC, an instance with a health name of its own that speaks TLS": {
+			func(*consul.Config) {},
+			func(i *registry.Instance) {
+				i.Metadata = map[string]string{"goplt-health": "auth-1", "goplt-tls": "true"}
+			},
+			object{
+				"Meta": object{"goplt-health": "auth-1", "goplt-tls": "true"},
+				"Check": object{
+					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80/auth-1", "Interval": "5s", "Timeout": "2s",
+					"Status": "passing", "DeregisterCriticalServiceAfter": "1m0s", "GRPCUseTLS": true, "TLSServerName": "::1",
 				},
 			},
 			false,
@@ -264,6 +279,72 @@ func TestCloseReportsWhatItCouldNotDeregister(t *testing.T) {
 			t.Errorf("deregister after Close: %v", err)
 		}
 	})
+}
+
+// A process that was killed leaves its registration, which must not stand beside the one of its successor at the same port.
+func TestRegisterEvictsTheDeadAtItsAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := func(id, service, host string, port int) *api.ServiceEntry {
+			e := entry(id, port)
+			e.Service.Service, e.Service.Address = service, host
+			return e
+		}
+		f := newFakeAgent(at("dead", "auth", "::1", 80), at("port", "auth", "::1", 81), at("host", "auth", "::2", 80), at("service", "audit", "::1", 80))
+		r, logged := open(t, f)
+		stranger := instance()
+		stranger.ID = "stranger" // does not say that it has its address for itself
+		if err := register(t, r, stranger).Deregister(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, watch(t, r), "dead", "host", "port")
+		given := instance()
+		given.Metadata = map[string]string{registry.MetadataHealth: given.ID}
+		registration := register(t, r, given)
+		expect(t, watch(t, r), "auth-1", "host", "port")
+		expect(t, watch(t, r, "audit"), "service")
+		if got := logged.count("left=dead"); got != 1 {
+			t.Errorf("the eviction is logged %d times:\n%s", got, logged.lines.String())
+		}
+
+		if err := registration.Deregister(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f.answerWith(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/v1/agent/services" {
+				return reply(http.StatusForbidden, "no"), nil
+			}
+			return nil, nil //nolint:nilnil // the fake agent answers
+		})
+		register(t, r, given) // does without what it may not see
+		if got := logged.count("stays until its check fails"); got != 1 {
+			t.Errorf("the failure is logged %d times:\n%s", got, logged.lines.String())
+		}
+	})
+}
+
+// An agent's check presents no certificate: such an instance would never be healthy, without a word.
+func TestRegisterRefusesGRPCChecksOfMutualTLS(t *testing.T) {
+	given := instance()
+	given.Metadata = map[string]string{registry.MetadataTLS: registry.TLSMutual}
+	for _, check := range []consul.CheckKind{consul.CheckGRPC, consul.CheckTTL, consul.CheckNone} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeAgent()
+			r, _ := open(t, f, kind(check))
+			_, err := r.Register(t.Context(), given)
+			if check != consul.CheckGRPC {
+				if err != nil {
+					t.Errorf("%s: %v", check, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), "demands client certificates") || !strings.Contains(err.Error(), "set check.kind to ttl") {
+				t.Errorf("%s: %v", check, err)
+			}
+			if asked := f.asked(""); len(asked) != 0 {
+				t.Errorf("%d requests", len(asked))
+			}
+		})
+	}
 }
 
 // pass lets synthetic time pass.
