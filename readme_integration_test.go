@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,7 @@ func TestREADMEWithConsul(t *testing.T) {
 		validations.await(t, 3)
 		sh.awaitResolved(t, resolve, instance.addr) // else the next to be killed may be the last that Consul names
 	}
+	sh.awaitOnly(t, resolve, instances)
 	validations.stop()
 	t.Logf("%d calls of auth.ValidateToken", validations.made.Load())
 }
@@ -102,6 +104,23 @@ func (sh *shell) awaitResolved(t *testing.T, resolve, addr string) {
 			t.Fatalf("%s does not show %s: %v\n%s", resolve, addr, err, out)
 		}
 		if strings.Contains(string(out), addr+" ") {
+			return
+		}
+	}
+}
+
+// awaitOnly runs a goplt resolve until it shows each of the instances once and nothing else, such as what they were before they were killed.
+func (sh *shell) awaitOnly(t *testing.T, resolve string, instances []*process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		out, err := sh.command(ctx, resolve).CombinedOutput()
+		if ctx.Err() != nil {
+			t.Fatalf("%s shows others than the %d instances: %v\n%s", resolve, len(instances), err, out)
+		}
+		if err == nil && strings.Count(string(out), "\n") == 1+len(instances) && // a head line, and a line each
+			!slices.ContainsFunc(instances, func(p *process) bool { return !strings.Contains(string(out), p.addr+" ") }) {
 			return
 		}
 	}

@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -172,11 +175,9 @@ func client[C any](t *testing.T, construct func() (C, error)) C {
 // TestLifeOfAFleet is what happens to a service in production: instances come, one dies, the agent restarts and forgets, instances go.
 func TestLifeOfAFleet(t *testing.T) {
 	agent := consultest.Start(t)
-	f := newFleet(t, agent.Address, consul.CheckGRPC, servicestest.WithDemoData())
-	var servers []*rpc.Server
-	for range 3 {
-		servers = append(servers, f.start(t, services.Names()...))
-	}
+	f := newFleet(t, agent.Address, consul.CheckGRPC, servicestest.WithDemoData(), servicestest.WithSecret(fleetSecret))
+	servers := []*rpc.Server{f.start(t, services.Names()...), f.start(t, services.Names()...)}
+	killed := startProcess(t, agent.Address)
 	f.await(t, services.AuthService, "three instances", count(3))
 	factory := f.clients(t)
 	auth := client(t, factory.Auth)
@@ -185,7 +186,37 @@ func TestLifeOfAFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	load := startLoad(t, auth)
+	login := func(ctx context.Context) (string, error) {
+		tokens, err := auth.Login(ctx, "ada@example.com", servicestest.DemoPassword)
+		if err != nil {
+			return "", err
+		}
+		return tokens.AccessToken, nil
+	}
+	token, err := login(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("one of three is killed under load", func(t *testing.T) {
+		// ValidateToken may be sent again when it was under way at the instance that dies; a Login that was would rightly fail.
+		validations := startLoad(t, func(ctx context.Context) error {
+			_, err := auth.ValidateToken(ctx, token)
+			return err
+		})
+		for calls := uint64(0); calls < 50; calls = callsOf(transport.Status(), killed.addr) {
+			validations.await(t, 1)
+		}
+		killed.kill(t)
+		validations.await(t, 50)
+		validations.stop(t)
+	})
+	load := startLoad(t, func(ctx context.Context) error { // while Consul may still name the dead instance
+		_, err := login(ctx)
+		return err
+	})
+	f.await(t, services.AuthService, "the two that live", count(2))
+	servers = append(servers, f.start(t, services.Names()...))
+	f.await(t, services.AuthService, "three instances", count(3))
 	t.Run("one of three stops under load", func(t *testing.T) {
 		load.await(t, 50)
 		if err := servers[0].Stop(t.Context()); err != nil {
@@ -210,6 +241,76 @@ func TestLifeOfAFleet(t *testing.T) {
 		}
 	})
 	load.stop(t)
+}
+
+// instanceAgent is the variable that makes [TestInstanceProcess] host an instance, registered with the agent at the address that it holds.
+const instanceAgent = "GOPLT_TEST_INSTANCE_AGENT"
+
+// fleetSecret makes the tokens of one process valid at another.
+const fleetSecret = "the secret that the processes of a test's fleet share"
+
+// TestInstanceProcess is not a test but what [startProcess] has this program do in a process of its own: host an instance until it is killed,
+// or standard input ends, as it does when the test process does.
+func TestInstanceProcess(t *testing.T) {
+	agent := os.Getenv(instanceAgent)
+	if agent == "" {
+		t.Skip("hosts an instance only when another test starts it")
+	}
+	f := newFleet(t, agent, consul.CheckGRPC, servicestest.WithDemoData(), servicestest.WithSecret(fleetSecret))
+	fmt.Printf("listening on %s\n", f.start(t, services.Names()...).Addr()) //nolint:forbidigo // to the test that reads it
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// process is an instance in a process of its own.
+type process struct {
+	addr string
+	cmd  *exec.Cmd
+}
+
+// startProcess starts an instance and waits until it listens. The process ends with the test.
+func startProcess(t *testing.T, agent string) *process {
+	t.Helper()
+	cmd := exec.CommandContext(context.Background(), os.Args[0], "-test.run=^TestInstanceProcess$")
+	cmd.Env = append(os.Environ(), instanceAgent+"="+agent)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd}
+	t.Cleanup(func() { p.kill(t) })
+	if _, err := fmt.Fscanf(stdout, "listening on %s\n", &p.addr); err != nil {
+		t.Fatalf("an instance in a process of its own: %v", err)
+	}
+	return p
+}
+
+// kill ends the process without a chance to do anything, and waits until it is gone, and its connections with it.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if p.cmd == nil {
+		return
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = p.cmd.Wait() // that it was killed
+	p.cmd = nil
+}
+
+// callsOf returns how many attempts were made at the instance at addr.
+func callsOf(status rpc.Status, addr string) uint64 {
+	for _, instance := range status.Instances {
+		if instance.Addr == addr {
+			return instance.Calls
+		}
+	}
+	return 0
 }
 
 // TestDeregistration shows that a stopped service is gone from Consul, and that its callers are told so at once.
@@ -254,14 +355,14 @@ type load struct {
 	callers      sync.WaitGroup
 }
 
-func startLoad(t *testing.T, auth services.AuthServiceClient) *load {
+func startLoad(t *testing.T, call func(context.Context) error) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel, progress: make(chan struct{}, 1)}
 	for range 4 {
 		l.callers.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := auth.Login(ctx, "ada@example.com", servicestest.DemoPassword); err != nil && ctx.Err() == nil {
+				if err := call(ctx); err != nil && ctx.Err() == nil {
 					l.failed.Add(1)
 					l.first.CompareAndSwap(nil, &err)
 				}
