@@ -114,7 +114,12 @@ func (sh *shell) command(ctx context.Context, line string) *exec.Cmd {
 	}
 	line = strings.ReplaceAll(line, "go run ./cmd/goplt", "goplt")
 	cmd := exec.CommandContext(ctx, "sh", "-c", sh.prelude+line)
-	cmd.Env = append(os.Environ(), "PATH="+sh.bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "GOPLT_") { // what configures goplt on this machine is not README's
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	cmd.Env = append(cmd.Env, "PATH="+sh.bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	return cmd
 }
 
