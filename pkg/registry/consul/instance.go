@@ -15,7 +15,7 @@ import (
 
 const (
 	// metaZone is the service metadata that holds [registry.Instance.Zone], as Consul has a locality of services in Enterprise only.
-	metaZone = "zone"
+	metaZone = "goplt-zone"
 	// metaWeight is the service metadata that holds a weight of 0, which Consul refuses.
 	metaWeight = "goplt-weight"
 )
@@ -89,7 +89,7 @@ func mapEntry(entry *api.ServiceEntry, weight int) (instance registry.Instance, 
 		return registry.Instance{}, "it has no port"
 	}
 	instance = registry.Instance{
-		ID: service.ID, Service: service.Service, Host: host, Port: port, Weight: weight, Zone: zone(entry),
+		ID: strings.TrimPrefix(service.ID, service.Service+separator), Service: service.Service, Host: host, Port: port, Weight: weight, Zone: zone(entry),
 		Tags: slices.Clone(service.Tags), Metadata: maps.Clone(service.Meta), Revision: service.ModifyIndex,
 	}
 	if err := registry.ValidateAddress(instance.Addr()); err != nil {
@@ -133,6 +133,8 @@ func nodeName(entry *api.ServiceEntry) string {
 func definition(instance registry.Instance, check CheckConfig) *api.AgentServiceRegistration {
 	meta := make(map[string]string, len(instance.Metadata)+2)
 	maps.Copy(meta, instance.Metadata)
+	delete(meta, metaZone) // reserved
+	delete(meta, metaWeight)
 	if instance.Zone != "" {
 		meta[metaZone] = instance.Zone
 	}
@@ -142,13 +144,13 @@ func definition(instance registry.Instance, check CheckConfig) *api.AgentService
 		weights = &api.AgentWeights{Passing: 1, Warning: 0}
 	}
 	service := &api.AgentServiceRegistration{
-		ID: instance.ID, Name: instance.Service, Tags: instance.Tags, Address: instance.Host, Port: instance.Port, Meta: meta, Weights: weights,
+		ID: agentID(instance), Name: instance.Service, Tags: instance.Tags, Address: instance.Host, Port: instance.Port, Meta: meta, Weights: weights,
 	}
 	if check.Kind == CheckNone {
 		return service
 	}
 	// A check begins as critical until its first run, up to an interval later; who registers is ready.
-	service.Check = &api.AgentServiceCheck{CheckID: checkID(instance.ID), Status: api.HealthPassing}
+	service.Check = &api.AgentServiceCheck{CheckID: checkID(service.ID), Status: api.HealthPassing}
 	if check.DeregisterCriticalAfter > 0 {
 		service.Check.DeregisterCriticalServiceAfter = check.DeregisterCriticalAfter.String()
 	}
@@ -172,4 +174,11 @@ func definition(instance registry.Instance, check CheckConfig) *api.AgentService
 }
 
 // checkID is the one that Consul itself would give.
-func checkID(instanceID string) string { return "service:" + instanceID }
+func checkID(id string) string { return "service:" + id }
+
+// separator is in no service name, so that no two instances share an ID at the agent.
+const separator = ":"
+
+// agentID is the ID of an instance at the agent, where IDs are unique among all services: a second service with the same one would silently take
+// the first one's place.
+func agentID(instance registry.Instance) string { return instance.Service + separator + instance.ID }

@@ -61,10 +61,15 @@ func TestInstancesOfEntries(t *testing.T) {
 		"a status that nobody set": {checks("new"), "", none, ""},
 		"zone by metadata": {
 			func(e *E) {
-				e.Service.Meta = map[string]string{"zone": "a", "protocol": "http"}
+				e.Service.Meta = map[string]string{"goplt-zone": "a", "protocol": "http"}
 				e.Service.Locality = &api.Locality{Zone: "b"}
 			}, "", with(func(i *I) { i.Zone, i.Metadata = "a", map[string]string{"protocol": "http"} }), "",
 		},
+		"metadata that is no zone": {
+			func(e *E) { e.Service.Meta = map[string]string{"zone": "a"} },
+			"", with(func(i *I) { i.Metadata = map[string]string{"zone": "a"} }), "",
+		},
+		"an ID with the service before it": {func(e *E) { e.Service.ID = "auth:7" }, "", with(func(i *I) { i.ID = "7" }), ""},
 		"zone by locality": {
 			func(e *E) { e.Service.Locality = &api.Locality{Zone: "b"} }, "", with(func(i *I) { i.Zone = "b" }), "",
 		},

@@ -9,17 +9,21 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
+// requestPatience is what a request of a keeper that is to end may still take: one that was cut off could take effect after those that follow, but
+// who deregisters has no more time than this to lose on an agent that hangs.
+const requestPatience = time.Second
+
 // keeper keeps one instance registered: it sends the signs of life of a TTL check, and registers the instance again when the agent forgot it, as one
 // does that restarts without its data.
 type keeper struct {
 	agent    *agent
-	id       string
+	id       string // at the agent
 	service  *api.AgentServiceRegistration
 	kind     CheckKind
 	interval time.Duration // between two signs of life, or two looks at the agent
 	logger   *slog.Logger
 
-	halt func(patience context.Context) // ends the goroutine; nil if there is none. Belongs to who has the slot's turn
+	halt func(context.Context) // ends the goroutine; nil if there is none. Belongs to who has the slot's turn
 }
 
 // register tells the agent of the instance.
@@ -54,8 +58,10 @@ func (k *keeper) end(ctx context.Context) error {
 func (k *keeper) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	quit, done := make(chan struct{}), make(chan struct{})
-	k.halt = func(patience context.Context) {
+	k.halt = func(ctx context.Context) {
 		close(quit)
+		patience, end := context.WithTimeout(ctx, requestPatience)
+		defer end()
 		select {
 		case <-done:
 		case <-patience.Done():
@@ -69,8 +75,7 @@ func (k *keeper) start() {
 	}()
 }
 
-// stop ends the upkeep, waits for it, and reports whether there was any. Its request under way may finish while ctx lasts: one that was cut off could
-// take effect after those that follow.
+// stop ends the upkeep, waits for it, and reports whether there was any. Its request under way is cut off after [requestPatience], or with ctx.
 func (k *keeper) stop(ctx context.Context) bool {
 	if k.halt == nil {
 		return false

@@ -2,7 +2,9 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/0x1d/goplt/pkg/registry"
 )
@@ -29,22 +31,26 @@ func (r *Registry) Register(ctx context.Context, instance registry.Instance) (re
 		r.mu.Unlock()
 		return nil, err
 	}
-	place, ok := r.slots[instance.ID]
+	id := agentID(instance)
+	place, ok := r.slots[id]
 	if !ok {
 		place = &slot{turn: make(chan struct{}, 1)}
-		r.slots[instance.ID] = place
+		place.leave = func() { r.leave(id, place) }
+		r.slots[id] = place
 	}
+	place.users++
 	r.mu.Unlock()
 
 	instance = instance.Clone()
 	made := &registration{slot: place, keeper: keeper{
-		agent: agent, id: instance.ID, service: definition(instance, r.config.Check), kind: r.config.Check.Kind,
+		agent: agent, id: id, service: definition(instance, r.config.Check), kind: r.config.Check.Kind,
 		interval: r.config.VerifyInterval, logger: r.logger.With("service", instance.Service, "instance", instance.ID, "agent", agent.where),
 	}}
 	if made.kind == CheckTTL {
 		made.interval = r.config.Check.TTL / 3
 	}
 	if err := place.put(ctx, made); err != nil {
+		place.leave()
 		return nil, err
 	}
 	if instance.Metadata[registry.MetadataHealth] != "" {
@@ -62,11 +68,23 @@ func checkable(instance registry.Instance, kind CheckKind) error {
 	return nil
 }
 
-// slot is the place of an instance ID at the agent. What is done to the ID is done one after another.
+// leave ends one use of a slot, and forgets it after the last.
+func (r *Registry) leave(id string, place *slot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if place.users--; place.users == 0 {
+		delete(r.slots, id)
+	}
+}
+
+// slot is the place of an ID at the agent. What is done to the ID is done one after another.
 type slot struct {
-	turn    chan struct{} // holds one value while someone has the turn
+	users  int           // registrations that are here, or about to be; belongs to the registry's mutex
+	leave  func()        // makes one user less
+	closed atomic.Bool   // nothing may be put any more
+	turn   chan struct{} // holds one value while someone has the turn
+
 	current *registration // belongs to who has the turn
-	closed  bool          // too
 }
 
 func (s *slot) take(ctx context.Context) error {
@@ -86,19 +104,28 @@ func (s *slot) put(ctx context.Context, made *registration) error {
 		return fmt.Errorf("register %q: %w", made.id, err)
 	}
 	defer s.release()
-	if s.closed {
+	if s.closed.Load() {
 		return registry.ErrClosed
 	}
 	kept := s.current != nil && s.current.stop(ctx) // it must not bring the old definition back after the new one is there
-	if err := made.register(ctx); err != nil {
-		if kept {
-			s.current.start()
+	err := made.register(ctx)
+	if err == nil {
+		if s.current != nil {
+			s.current.leave()
 		}
-		return err
+		s.current = made
 	}
-	s.current = made
-	made.start()
-	return nil
+	if err == nil || kept {
+		s.current.start()
+	}
+	if s.closed.Load() { // meanwhile; Close may have given up waiting for the turn
+		err = errors.Join(registry.ErrClosed, err)
+		if ending := s.current; ending != nil {
+			s.current = nil
+			err = errors.Join(err, ending.end(ctx))
+		}
+	}
+	return err
 }
 
 // remove deregisters the given registration, unless another one has its place.
@@ -113,21 +140,24 @@ func (s *slot) remove(ctx context.Context, given *registration) error {
 	err := given.end(ctx)
 	if err == nil {
 		s.current = nil
+		given.leave()
 	}
 	return err
 }
 
-// close deregisters what is there, and lets nothing follow. A registration under way ends first.
-func (s *slot) close() error {
-	s.turn <- struct{}{}
+// close deregisters what is there, and lets nothing follow. A registration under way ends first, or deregisters itself if ctx ends before that.
+func (s *slot) close(ctx context.Context) error {
+	s.closed.Store(true)
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("deregister: waiting for a registration under way: %w", err)
+	}
 	defer s.release()
-	s.closed = true
 	if s.current == nil {
 		return nil
 	}
 	current := s.current
 	s.current = nil
-	return current.end(context.Background())
+	return current.end(ctx)
 }
 
 // registration implements [registry.Registration].
@@ -136,6 +166,8 @@ type registration struct {
 
 	slot *slot
 }
+
+func (h *registration) leave() { h.slot.leave() }
 
 var _ registry.Registration = (*registration)(nil)
 

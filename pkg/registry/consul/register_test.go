@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/consul/api"
 
 	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/registry/consul"
@@ -47,7 +46,7 @@ func TestRegisterDefinition(t *testing.T) {
 		"gRPC": {
 			func(*consul.Config) {}, func(*registry.Instance) {},
 			object{"Check": object{
-				"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
+				"CheckID": "service:auth:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
 			}},
 			false,
@@ -60,9 +59,9 @@ func TestRegisterDefinition(t *testing.T) {
 				i.Zone, i.Tags, i.Metadata = "eu", []string{"a"}, map[string]string{"protocol": "http"}
 			},
 			object{
-				"Tags": []any{"a"}, "Meta": object{"zone": "eu", "protocol": "http"},
+				"Tags": []any{"a"}, "Meta": object{"goplt-zone": "eu", "protocol": "http"},
 				"Check": object{
-					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
+					"CheckID": "service:auth:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 					"GRPCUseTLS": true, "TLSServerName": "auth.internal",
 				},
 			},
@@ -76,7 +75,7 @@ func TestRegisterDefinition(t *testing.T) {
 			object{
 				"Meta": object{"goplt-health": "auth-1", "goplt-tls": "true"},
 				"Check": object{
-					"CheckID": "service:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80/auth-1", "Interval": "5s", "Timeout": "2s",
+					"CheckID": "service:auth:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80/auth-1", "Interval": "5s", "Timeout": "2s",
 					"Status": "passing", "DeregisterCriticalServiceAfter": "1m0s", "GRPCUseTLS": true, "TLSServerName": "::1",
 				},
 			},
@@ -85,7 +84,7 @@ func TestRegisterDefinition(t *testing.T) {
 		"TTL": {
 			kind(consul.CheckTTL), func(*registry.Instance) {},
 			object{"Check": object{
-				"CheckID": "service:auth-1", "Name": "heartbeat of the process that registered the instance", "TTL": "15s", "Status": "passing",
+				"CheckID": "service:auth:auth-1", "Name": "heartbeat of the process that registered the instance", "TTL": "15s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
 			}},
 			false,
@@ -104,7 +103,7 @@ func TestRegisterDefinition(t *testing.T) {
 				row.instance(&given)
 				register(t, r, given)
 				want := object{
-					"ID": "auth-1", "Name": "auth", "Address": "::1", "Port": 80.0, "Weights": object{"Passing": 7.0, "Warning": 1.0}, "Checks": nil,
+					"ID": "auth:auth-1", "Name": "auth", "Address": "::1", "Port": 80.0, "Weights": object{"Passing": 7.0, "Warning": 1.0}, "Checks": nil,
 				}
 				maps.Copy(want, row.want)
 				sent := f.asked(registerPath)[0]
@@ -138,7 +137,7 @@ func TestHeartbeat(t *testing.T) {
 		began := time.Now()
 		register(t, r, instance())
 		pass(time.Minute)
-		beats := f.asked("/v1/agent/check/update/service:auth-1")
+		beats := f.asked("/v1/agent/check/update/service:auth:auth-1")
 		for at, beat := range beats {
 			if after := beat.at.Sub(began); after != time.Duration(at+1)*5*time.Second {
 				t.Errorf("sign of life %d came after %v, want every third of the TTL of 15s", at, after)
@@ -190,7 +189,7 @@ func TestDeregister(t *testing.T) {
 		r, _ := open(t, f, kind(consul.CheckTTL))
 		registration := register(t, r, instance())
 		f.answerWith(always(http.StatusInternalServerError, "no"))
-		want := `consul agent agent.test:8500: deregister "auth-1": status 500: "no"`
+		want := `consul agent agent.test:8500: deregister "auth:auth-1": status 500: "no"`
 		if err := registration.Deregister(t.Context()); err == nil || err.Error() != want {
 			t.Errorf("got %v\nwant %s", err, want)
 		}
@@ -204,7 +203,7 @@ func TestDeregister(t *testing.T) {
 				t.Errorf("deregister again: %v", err)
 			}
 		}
-		if got := len(f.asked(deregisterPath + "auth-1")); got != 2 {
+		if got := len(f.asked(deregisterPath + "auth:auth-1")); got != 2 {
 			t.Errorf("%d requests, want that which failed and one more", got)
 		}
 	})
@@ -231,7 +230,7 @@ func TestRegisterErrors(t *testing.T) {
 			r, _ := open(t, f)
 			f.answerWith(always(code, "why"))
 			_, err := r.Register(t.Context(), instance())
-			if err == nil || mark != nil && !errors.Is(err, mark) || !strings.Contains(err.Error(), `register "auth-1": status`) {
+			if err == nil || mark != nil && !errors.Is(err, mark) || !strings.Contains(err.Error(), `register "auth:auth-1": status`) {
 				t.Errorf("%d: %v", code, err)
 			}
 			pass(time.Minute)
@@ -260,91 +259,6 @@ func TestFailedReplacementKeepsTheFirst(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestCloseReportsWhatItCouldNotDeregister(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakeAgent()
-		r, _ := open(t, f)
-		registration := register(t, r, instance())
-		f.answerWith(func(r *http.Request) (*http.Response, error) {
-			<-r.Context().Done()
-			return nil, r.Context().Err()
-		})
-		began := time.Now()
-		if err := r.Close(); err == nil || time.Since(began) != 10*time.Second {
-			t.Errorf("Close returned %v after %v, want an error after 10s", err, time.Since(began))
-		}
-		if err := registration.Deregister(t.Context()); err != nil {
-			t.Errorf("deregister after Close: %v", err)
-		}
-	})
-}
-
-// A process that was killed leaves its registration, which must not stand beside the one of its successor at the same port.
-func TestRegisterEvictsTheDeadAtItsAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		at := func(id, service, host string, port int) *api.ServiceEntry {
-			e := entry(id, port)
-			e.Service.Service, e.Service.Address = service, host
-			return e
-		}
-		f := newFakeAgent(at("dead", "auth", "::1", 80), at("port", "auth", "::1", 81), at("host", "auth", "::2", 80), at("service", "audit", "::1", 80))
-		r, logged := open(t, f)
-		stranger := instance()
-		stranger.ID = "stranger" // does not say that it has its address for itself
-		if err := register(t, r, stranger).Deregister(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		expect(t, watch(t, r), "dead", "host", "port")
-		given := instance()
-		given.Metadata = map[string]string{registry.MetadataHealth: given.ID}
-		registration := register(t, r, given)
-		expect(t, watch(t, r), "auth-1", "host", "port")
-		expect(t, watch(t, r, "audit"), "service")
-		if got := logged.count("left=dead"); got != 1 {
-			t.Errorf("the eviction is logged %d times:\n%s", got, logged.lines.String())
-		}
-
-		if err := registration.Deregister(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		f.answerWith(func(r *http.Request) (*http.Response, error) {
-			if r.URL.Path == "/v1/agent/services" {
-				return reply(http.StatusForbidden, "no"), nil
-			}
-			return nil, nil //nolint:nilnil // the fake agent answers
-		})
-		register(t, r, given) // does without what it may not see
-		if got := logged.count("stays until its check fails"); got != 1 {
-			t.Errorf("the failure is logged %d times:\n%s", got, logged.lines.String())
-		}
-	})
-}
-
-// An agent's check presents no certificate: such an instance would never be healthy, without a word.
-func TestRegisterRefusesGRPCChecksOfMutualTLS(t *testing.T) {
-	given := instance()
-	given.Metadata = map[string]string{registry.MetadataTLS: registry.TLSMutual}
-	for _, check := range []consul.CheckKind{consul.CheckGRPC, consul.CheckTTL, consul.CheckNone} {
-		synctest.Test(t, func(t *testing.T) {
-			f := newFakeAgent()
-			r, _ := open(t, f, kind(check))
-			_, err := r.Register(t.Context(), given)
-			if check != consul.CheckGRPC {
-				if err != nil {
-					t.Errorf("%s: %v", check, err)
-				}
-				return
-			}
-			if err == nil || !strings.Contains(err.Error(), "demands client certificates") || !strings.Contains(err.Error(), "set check.kind to ttl") {
-				t.Errorf("%s: %v", check, err)
-			}
-			if asked := f.asked(""); len(asked) != 0 {
-				t.Errorf("%d requests", len(asked))
-			}
-		})
-	}
 }
 
 // pass lets synthetic time pass.

@@ -27,7 +27,7 @@ type Registry struct {
 	mu       sync.Mutex
 	agents   map[address]*agent // made when first needed
 	watchers map[*watcher]struct{}
-	slots    map[string]*slot // by instance ID
+	slots    map[string]*slot // by ID at the agent
 	isClosed bool
 
 	closing sync.Once
@@ -124,7 +124,8 @@ func (r *Registry) forget(closed *watcher) {
 	delete(r.watchers, closed)
 }
 
-// Close implements [registry.ServiceRegistry]. It takes up to 10 s, if the agent does not answer the deregistrations; their errors are returned.
+// Close implements [registry.ServiceRegistry]. It takes up to 10 s in all, if the agent does not answer the deregistrations; their errors are
+// returned.
 func (r *Registry) Close() error {
 	var err error
 	r.closing.Do(func() { err = r.close() })
@@ -134,16 +135,18 @@ func (r *Registry) Close() error {
 func (r *Registry) close() error {
 	r.mu.Lock()
 	r.isClosed = true // from now on agents, watchers and slots only shrink
-	watchers, slots := maps.Clone(r.watchers), r.slots
+	watchers, slots := maps.Clone(r.watchers), maps.Clone(r.slots)
 	r.mu.Unlock()
 
 	for watcher := range watchers {
 		watcher.end() // before the deregistrations, which they would see
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), agentTimeout)
+	defer cancel()
 	var group sync.WaitGroup
 	errs := make(chan error, len(watchers)+len(slots))
 	for _, slot := range slots {
-		group.Go(func() { errs <- slot.close() })
+		group.Go(func() { errs <- slot.close(ctx) })
 	}
 	for watcher := range watchers {
 		group.Go(func() { errs <- watcher.Close() })

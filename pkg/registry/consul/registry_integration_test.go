@@ -154,13 +154,13 @@ func TestIntegrationMaintenance(t *testing.T) {
 	w := watch(t, r)
 	await(t, w, "auth-1", "auth-2")
 	began := time.Now()
-	agent.Put("/v1/agent/service/maintenance/auth-1?enable=true")
+	agent.Put("/v1/agent/service/maintenance/auth:auth-1?enable=true")
 	await(t, w, "auth-2")
 	t.Logf("maintenance was seen after %v", time.Since(began))
 	register(t, r, instance()) // a process that registers again does not end what an operator declared
-	agent.Put("/v1/agent/service/maintenance/auth-2?enable=true")
+	agent.Put("/v1/agent/service/maintenance/auth:auth-2?enable=true")
 	await(t, w)
-	agent.Put("/v1/agent/service/maintenance/auth-1?enable=false")
+	agent.Put("/v1/agent/service/maintenance/auth:auth-1?enable=false")
 	await(t, w, "auth-1")
 }
 

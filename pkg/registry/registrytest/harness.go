@@ -46,6 +46,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Harness) {
 		{"RegisterRefusesInvalidInstances", (*suite).registerRefusesInvalidInstances},
 		{"UnknownServiceIsEmpty", (*suite).unknownServiceIsEmpty},
 		{"RegisteredIsFoundInFull", (*suite).registeredIsFoundInFull},
+		{"OneIDInTwoServices", (*suite).oneIDInTwoServices},
 		{"SetsAreCompleteAndSorted", (*suite).setsAreCompleteAndSorted},
 		{"RegisteringAgainReplaces", (*suite).registeringAgainReplaces},
 		{"TagSelects", (*suite).tagSelects},
@@ -90,7 +91,7 @@ func (s *suite) target(service string) registry.Target {
 func (s *suite) instance(service string, number int) registry.Instance {
 	return registry.Instance{
 		ID: fmt.Sprintf("%s-%d", service, number), Service: service, Host: "127.0.0.1", Port: 20000 + number, Weight: 7, Zone: "eu-1a",
-		Tags: []string{"blue", "v2"}, Metadata: map[string]string{"protocol": "http"},
+		Tags: []string{"blue", "v2"}, Metadata: map[string]string{"protocol": "http", "zone": "not the zone"},
 	}
 }
 

@@ -74,6 +74,26 @@ func (s *suite) setsAreCompleteAndSorted() {
 	step(two.Addr())
 }
 
+// oneIDInTwoServices: an ID is unique within its service only.
+func (s *suite) oneIDInTwoServices() {
+	s.needsRegister()
+	one := s.instance(s.service(), 1)
+	two := one.Clone()
+	two.Service, two.Port, two.Zone = s.service(), one.Port+1, "" // the zone in its metadata is none
+	first := s.register(one)
+	s.register(two)
+	s.awaitAddresses(s.watch(s.Registry, s.target(one.Service)), one.Addr())
+	watcher := s.watch(s.Registry, s.target(two.Service))
+	if found := s.awaitAddresses(watcher, two.Addr())[0]; found.ID != two.ID || found.Zone != "" {
+		s.Errorf("found ID %q in zone %q, want %q in none", found.ID, found.Zone, two.ID)
+	}
+	if err := first.Deregister(s.Context()); err != nil {
+		s.Errorf("deregister: %v", err)
+	}
+	s.awaitAddresses(s.watch(s.Registry, s.target(one.Service)))
+	s.awaitAddresses(s.watch(s.Registry, s.target(two.Service)), two.Addr())
+}
+
 func (s *suite) registeringAgainReplaces() {
 	s.needsRegister()
 	before := s.instance(s.service(), 1)
