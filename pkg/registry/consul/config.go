@@ -1,17 +1,12 @@
 package consul
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"time"
-
-	"github.com/0x1d/goplt/pkg/registry"
 )
 
 // CheckKind says how Consul learns whether a registered instance is well.
@@ -30,7 +25,7 @@ const (
 // Config configures a [Registry]. Start from [DefaultConfig]: the zero value is not valid. The tags are the keys of the configuration file.
 type Config struct {
 	// Address of the agent: host:port, or a URL with http, https or unix (unix:///path). A URL may have a path, for an agent behind a proxy.
-	// Default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	// Default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500. As with Consul's own tools, $CONSUL_HTTP_SSL=true makes it https whatever it says, but for unix.
 	Address string `koanf:"address"`
 	// Token is the ACL token to send. Default $CONSUL_HTTP_TOKEN, if no token file is given.
 	Token string `koanf:"token"`
@@ -42,7 +37,8 @@ type Config struct {
 	Namespace string `koanf:"namespace"`
 	// Partition to query and register in; Consul Enterprise only. Default $CONSUL_PARTITION, else the agent's.
 	Partition string `koanf:"partition"`
-	// TLS protects the connection to an agent whose address begins with https.
+	// TLS protects the connection to an agent whose address begins with https, and then defaults to what $CONSUL_CACERT, $CONSUL_CLIENT_CERT with
+	// $CONSUL_CLIENT_KEY, and $CONSUL_TLS_SERVER_NAME say.
 	TLS TLSConfig `koanf:"tls"`
 
 	// Wait is how long the agent may hold a query until something changes; at most 60s. Default 60s.
@@ -62,9 +58,9 @@ type Config struct {
 	VerifyInterval time.Duration `koanf:"verify_interval"`
 
 	// Logger is told of changes of state: Consul out of reach and back, access refused, instances left out. Default [slog.Default].
-	Logger *slog.Logger `koanf:"-"`
+	Logger *slog.Logger `json:"-" koanf:"-"`
 	// Transport replaces the network, for tests and instrumentation. The registry still adds the token and bounds answers, but TLS is the transport's.
-	Transport http.RoundTripper `koanf:"-"`
+	Transport http.RoundTripper `json:"-" koanf:"-"`
 }
 
 // TLSConfig protects the connection to the agent. The files are read for each new connection. The certificate is always verified.
@@ -131,7 +127,10 @@ type KeyError struct {
 func (e *KeyError) Error() string { return fmt.Sprintf("%s: %v is not %s", e.Key, e.Value, e.Want) }
 
 // Validate returns a [*KeyError] for each field that is impossible, joined, or nil. It opens no file and reads no environment.
-func (c Config) Validate() error {
+func (c Config) Validate() error { return c.validate("address") }
+
+// validate is Validate, where the address has the given key.
+func (c Config) validate(addressKey string) error {
 	var problems []error
 	check := func(key string, ok bool, value any, want string) {
 		if !ok {
@@ -140,7 +139,11 @@ func (c Config) Validate() error {
 	}
 	if c.Address != "" {
 		at, err := parseAddress(c.Address)
-		check("address", err == nil, quoted(c.Address), "host:port or a URL such as https://host:8501 or unix:///path")
+		want := "host:port or a URL such as https://host:8501 or unix:///path"
+		if errors.Is(err, errUserInformation) {
+			want += " without user information; an ACL token goes in token or token_file"
+		}
+		check(addressKey, err == nil, quoted(shown(c.Address)), want)
 		if err == nil && at.scheme != "https" {
 			check("tls", c.TLS == TLSConfig{}, "set", fmt.Sprintf("for an address without https, as %q is", c.Address))
 		}
@@ -168,56 +171,3 @@ func (c Config) Validate() error {
 }
 
 func quoted(text string) string { return fmt.Sprintf("%q", text) }
-
-// withEnvironment returns c with the fields that are empty filled from the environment, under the names that Consul's own tools use.
-func (c Config) withEnvironment() Config {
-	c.Address = cmp.Or(c.Address, os.Getenv("CONSUL_HTTP_ADDR"), defaultAddress)
-	if c.Token == "" && c.TokenFile == "" {
-		if c.TokenFile = os.Getenv("CONSUL_HTTP_TOKEN_FILE"); c.TokenFile == "" {
-			c.Token = os.Getenv("CONSUL_HTTP_TOKEN")
-		}
-	}
-	c.Namespace = cmp.Or(c.Namespace, os.Getenv("CONSUL_NAMESPACE"))
-	c.Partition = cmp.Or(c.Partition, os.Getenv("CONSUL_PARTITION"))
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	return c
-}
-
-// address is where an agent is.
-type address struct {
-	scheme string // http, https or unix
-	host   string // host:port, or the path of a socket
-	prefix string // of the path, for an agent behind a proxy
-}
-
-func parseAddress(text string) (address, error) {
-	if !strings.Contains(text, "://") {
-		return address{scheme: "http", host: text}, registry.ValidateAddress(text)
-	}
-	parsed, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return address{}, err
-	case parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "":
-		return address{}, errors.New("user information, a query and a fragment are not allowed")
-	case parsed.Scheme == "unix" && parsed.Host == "" && parsed.Path != "":
-		return address{scheme: "unix", host: parsed.Path}, nil
-	case parsed.Scheme != "http" && parsed.Scheme != "https":
-		return address{}, fmt.Errorf("unknown scheme %q", parsed.Scheme)
-	}
-	withPort := parsed.Host
-	if parsed.Port() == "" {
-		withPort += ":443" // any: net/http adds the scheme's own
-	}
-	return address{scheme: parsed.Scheme, host: parsed.Host, prefix: strings.TrimSuffix(parsed.Path, "/")}, registry.ValidateAddress(withPort)
-}
-
-// text returns the address as errors and logs name it.
-func (a address) text() string {
-	if a.scheme == "http" && a.prefix == "" {
-		return a.host
-	}
-	return a.scheme + "://" + a.host + a.prefix
-}

@@ -1,7 +1,9 @@
 package consul_test
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,9 +37,6 @@ func TestConfigErrors(t *testing.T) {
 		`address: "agent" is not host:port or a URL such as https://host:8501 or unix:///path`: func(c *consul.Config) { c.Address = "agent" },
 		`address: "ftp://agent:1" is not host:port or a URL such as https://host:8501 or unix:///path`: func(c *consul.Config) {
 			c.Address = "ftp://agent:1"
-		},
-		`address: "http://u:p@agent:1" is not host:port or a URL such as https://host:8501 or unix:///path`: func(c *consul.Config) {
-			c.Address = "http://u:p@agent:1"
 		},
 		`address: "unix://run" is not host:port or a URL such as https://host:8501 or unix:///path`: func(c *consul.Config) { c.Address = "unix://run" },
 		`tls: set is not for an address without https, as "agent:1" is`: func(c *consul.Config) {
@@ -85,6 +84,7 @@ func TestEnvironment(t *testing.T) {
 		environment   map[string]string
 		config        func(*consul.Config)
 		host, token   string
+		scheme        string // default http
 		ns, partition string
 	}{
 		{name: "nothing", host: "127.0.0.1:8500"},
@@ -92,6 +92,19 @@ func TestEnvironment(t *testing.T) {
 		{
 			name: "address in both", environment: map[string]string{"CONSUL_HTTP_ADDR": "env:1"},
 			config: func(c *consul.Config) { c.Address = "config:2" }, host: "config:2",
+		},
+		{name: "TLS", environment: map[string]string{"CONSUL_HTTP_SSL": "true"}, host: "127.0.0.1:8500", scheme: "https"},
+		{
+			name: "TLS goes before the address", environment: map[string]string{"CONSUL_HTTP_SSL": "1", "CONSUL_HTTP_ADDR": "http://env:1"},
+			host: "env:1", scheme: "https",
+		},
+		{
+			name: "TLS goes before the configured address", environment: map[string]string{"CONSUL_HTTP_SSL": "true"},
+			config: func(c *consul.Config) { c.Address = "config:2" }, host: "config:2", scheme: "https",
+		},
+		{
+			name: "no TLS", environment: map[string]string{"CONSUL_HTTP_SSL": "false", "CONSUL_HTTP_ADDR": "https://env:1"},
+			host: "env:1", scheme: "https",
 		},
 		{name: "token", environment: map[string]string{"CONSUL_HTTP_TOKEN": "env"}, host: "127.0.0.1:8500", token: "env"},
 		{
@@ -112,7 +125,7 @@ func TestEnvironment(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			for _, name := range []string{"ADDR", "TOKEN", "TOKEN_FILE"} {
+			for _, name := range []string{"ADDR", "TOKEN", "TOKEN_FILE", "SSL"} {
 				t.Setenv("CONSUL_HTTP_"+name, "")
 			}
 			t.Setenv("CONSUL_NAMESPACE", "")
@@ -144,6 +157,9 @@ func TestEnvironment(t *testing.T) {
 			if asked.URL.Host != row.host || asked.Header.Get("X-Consul-Token") != row.token {
 				t.Errorf("asked %s with token %q, want %s with %q", asked.URL.Host, asked.Header.Get("X-Consul-Token"), row.host, row.token)
 			}
+			if want := cmp.Or(row.scheme, "http"); asked.URL.Scheme != want {
+				t.Errorf("asked by %s, want %s", asked.URL.Scheme, want)
+			}
 			if q := asked.URL.Query(); q.Get("ns") != row.ns || q.Get("partition") != row.partition {
 				t.Errorf("the query is %v", q)
 			}
@@ -154,8 +170,57 @@ func TestEnvironment(t *testing.T) {
 // Not parallel: it sets the environment.
 func TestWrongAddressInTheEnvironment(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "agent")
-	want := `consul registry: address: "agent" is not host:port or a URL such as https://host:8501 or unix:///path`
+	want := `consul registry: address ($CONSUL_HTTP_ADDR): "agent" is not host:port or a URL such as https://host:8501 or unix:///path`
 	if _, err := consul.New(consul.DefaultConfig()); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// Not parallel: it sets the environment.
+func TestWrongTLSInTheEnvironment(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_SSL", "yes") // would be cleartext to who ignores it
+	want := `consul registry: $CONSUL_HTTP_SSL: "yes" is not true or false`
+	if _, err := consul.New(consul.DefaultConfig()); err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// An agent that a target names gets the same token, so it is asked by TLS too.
+func TestTLSInTheEnvironmentHoldsForTargets(t *testing.T) {
+	for home, want := range map[string]string{"agent:8500": "https", "unix:///run/consul.sock": "https"} {
+		t.Setenv("CONSUL_HTTP_SSL", "true")
+		f := newFakeAgent(entry("1", 80))
+		r, _ := open(t, f, func(c *consul.Config) { c.Address, c.Token = home, "s3cret" })
+		expect(t, watch(t, r, "consul://other:8500/auth"), "1")
+		if got := healthQueries(f)[0].URL; got.Scheme != want || got.Host != "other:8500" {
+			t.Errorf("%s: asked %s", home, got)
+		}
+	}
+}
+
+// Not parallel: it sets the environment.
+func TestAddressesWithSecretsAreNotEchoed(t *testing.T) {
+	const want = " is not host:port or a URL such as https://host:8501 or unix:///path"
+	const without = want + " without user information; an ACL token goes in token or token_file"
+	for address, text := range map[string]string{
+		"https://user:s3cret@consul:8501":    `"https://user:xxxxx@consul:8501"` + without,
+		"https://s3cret@consul:8501":         `"https://xxxxx@consul:8501"` + without,
+		"user:s3cret@consul:8501":            `"xxxxx@consul:8501"` + without,
+		"https://us er:s3cret@consul:8501":   `"https://xxxxx@consul:8501"` + want,
+		"https://consul:8501?token=s3cret":   `"https://consul:8501?xxxxx"` + want,
+		"unix://user:s3cret@consul/run/sock": `"unix://user:xxxxx@consul/run/sock"` + without,
+	} {
+		t.Setenv("CONSUL_HTTP_ADDR", "")
+		config := consul.DefaultConfig()
+		config.Address = address
+		_, err := consul.New(config)
+		if got := fmt.Sprint(err); got != "consul registry: address: "+text {
+			t.Errorf("configured:\n got %s\nwant %s", got, text)
+		}
+		t.Setenv("CONSUL_HTTP_ADDR", address)
+		_, err = consul.New(consul.DefaultConfig())
+		if got := fmt.Sprint(err); got != "consul registry: address ($CONSUL_HTTP_ADDR): "+text {
+			t.Errorf("in the environment:\n got %s\nwant %s", got, text)
+		}
 	}
 }

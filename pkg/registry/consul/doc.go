@@ -11,6 +11,11 @@
 // Parameters: tag selects instances by a tag, dc asks another datacenter, and passing=true leaves out instances whose checks warn. Without it they
 // are included, with Consul's warning weight; instances with a critical check or in maintenance never are.
 //
+// At the agent an instance has the ID service:ID, as IDs there are unique among all services; that is the one to name to Consul's own commands. Its
+// zone is in the service metadata goplt-zone. A check by gRPC asks grpc.health.v1 for the name in goplt-health, which for an rpc.Server is the
+// instance's ID: another process at its address does not know that name, so what a killed one left becomes critical and is removed after
+// [CheckConfig.DeregisterCriticalAfter]. A server that does not set it registers all the same, and is asked about as a whole.
+//
 // What it promises, whatever Consul answers:
 //   - An error never changes a set. What cannot be believed is an error: a truncated or oversized body, an index that is no number used as one, an
 //     empty set from which access control may have withheld instances, an answer from a server that lost its leader too long ago.

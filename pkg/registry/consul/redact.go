@@ -1,20 +1,23 @@
 package consul
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 )
+
+const redacted = "[redacted]"
 
 // String describes the configuration without the token.
 func (c Config) String() string {
 	token := "none"
 	switch {
 	case c.Token != "":
-		token = "[redacted]"
+		token = redacted
 	case c.TokenFile != "":
 		token = "from " + c.TokenFile
 	}
-	return fmt.Sprintf("consul at %s, datacenter %q, token %s, check %s", c.Address, c.Datacenter, token, c.Check.Kind)
+	return fmt.Sprintf("consul at %s, datacenter %q, token %s, check %s", shown(c.Address), c.Datacenter, token, c.Check.Kind)
 }
 
 // GoString is [Config.String], so that %#v hides the token too.
@@ -22,3 +25,14 @@ func (c Config) GoString() string { return c.String() }
 
 // LogValue describes the configuration without the token.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalJSON describes the configuration without the token. Its keys are the names of the fields.
+func (c Config) MarshalJSON() ([]byte, error) {
+	type fields Config
+	visible := fields(c)
+	visible.Address = shown(c.Address)
+	if c.Token != "" {
+		visible.Token = redacted
+	}
+	return json.Marshal(visible)
+}

@@ -24,6 +24,8 @@ type Registry struct {
 	home   address
 	logger *slog.Logger
 
+	elsewhere string // the scheme of agents that targets name
+
 	mu       sync.Mutex
 	agents   map[address]*agent // made when first needed
 	watchers map[*watcher]struct{}
@@ -38,16 +40,22 @@ var _ registry.ServiceRegistry = (*Registry)(nil)
 // New returns a registry over the agent that the configuration, or the environment, names. It does no I/O: an agent that cannot be reached shows in
 // [registry.Watcher] and Register, which go on when it can. What is wrong with the configuration is returned as by [Config.Validate].
 func New(config Config) (*Registry, error) {
-	config = config.withEnvironment()
-	if err := config.Validate(); err != nil {
+	config, err := config.withEnvironment()
+	if err != nil {
 		return nil, fmt.Errorf("consul registry: %w", err)
 	}
 	home, err := parseAddress(config.Address)
 	if err != nil {
 		return nil, fmt.Errorf("consul registry: %w", err)
 	}
+	elsewhere := home.scheme
+	if demanded, _ := tlsDemanded(); elsewhere == "unix" && demanded {
+		elsewhere = "https"
+	} else if elsewhere == "unix" {
+		elsewhere = "http"
+	}
 	return &Registry{
-		config: config, home: home, logger: config.Logger,
+		config: config, home: home, elsewhere: elsewhere, logger: config.Logger,
 		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
 		agents:   make(map[address]*agent),
 		watchers: make(map[*watcher]struct{}),
@@ -76,10 +84,7 @@ func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
 	}
 	at := r.home
 	if target.Authority != "" && target.Authority != r.home.host {
-		at = address{scheme: r.home.scheme, host: target.Authority}
-		if at.scheme == "unix" {
-			at.scheme = "http"
-		}
+		at = address{scheme: r.elsewhere, host: target.Authority}
 	}
 	asked := query{service: target.Service, tag: target.Params["tag"], datacenter: r.config.Datacenter}
 	if dc := target.Params["dc"]; dc != "" {

@@ -138,6 +138,48 @@ func TestTLSToTheAgent(t *testing.T) {
 	}
 }
 
+// Under the names that Consul's own tools use; what is configured goes first. Not parallel: it sets the environment.
+func TestTLSOfTheEnvironment(t *testing.T) {
+	directory := t.TempDir()
+	ca := newAuthority(t)
+	files := consul.TLSConfig{
+		CAFile: filepath.Join(directory, "ca.pem"), CertFile: filepath.Join(directory, "cert.pem"), KeyFile: filepath.Join(directory, "key.pem"),
+	}
+	ca.write(t, files)
+	agent := newFakeAgent(entry("1", 80))
+	server := httptest.NewUnstartedServer(agent)
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{ca.issue(t, "server.dc1.consul")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+		MinVersion: tls.VersionTLS12,
+	}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	address := server.Listener.Addr().String()
+
+	t.Setenv("CONSUL_HTTP_TOKEN", "s3cret")
+	t.Setenv("CONSUL_CACERT", files.CAFile)
+	t.Setenv("CONSUL_CLIENT_CERT", files.CertFile)
+	t.Setenv("CONSUL_CLIENT_KEY", files.KeyFile)
+	t.Setenv("CONSUL_TLS_SERVER_NAME", "server.dc1.consul")
+	plain := httptest.NewServer(newFakeAgent(entry("2", 80)))
+	t.Cleanup(plain.Close)
+	expect(t, watch(t, over(t, plain.URL)), "2") // files alone demand no TLS
+
+	t.Setenv("CONSUL_HTTP_SSL", "true")
+	expect(t, watch(t, over(t, address)), "1")
+	if got := healthQueries(agent)[0].Header.Get("X-Consul-Token"); got != "s3cret" {
+		t.Errorf("asked with token %q", got)
+	}
+	err := expectError(t, watch(t, over(t, server.URL, func(c *consul.Config) { c.TLS.ServerName = "other" })), nil)
+	if want := "certificate is valid for server.dc1.consul, not other"; !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if err := expectError(t, watch(t, over(t, plain.URL)), nil); !strings.Contains(err.Error(), "tls") && !strings.Contains(err.Error(), "HTTPS") {
+		t.Errorf("an agent without TLS: %v", err) // and the token stays here
+	}
+}
+
 // The files are read for each connection, so that a rotation needs no restart.
 func TestTLSFilesAreReadAgain(t *testing.T) {
 	t.Parallel()
