@@ -34,5 +34,5 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	if c.Token != "" {
 		visible.Token = redacted
 	}
-	return json.Marshal(visible)
+	return json.Marshal(visible) //nolint:musttag // the names of the fields are meant
 }

@@ -72,7 +72,8 @@ func checkable(instance registry.Instance, kind CheckKind) error {
 func (r *Registry) leave(id string, place *slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if place.users--; place.users == 0 {
+	place.users--
+	if place.users == 0 {
 		delete(r.slots, id)
 	}
 }

@@ -71,7 +71,7 @@ func TestDeregisterDoesNotWaitForASignOfLife(t *testing.T) {
 						<-r.Context().Done()
 						return nil, r.Context().Err()
 					}
-					return nil, nil //nolint:nilnil // the fake agent answers
+					return nil, nil // the fake agent answers
 				})
 				pass(6 * time.Second)
 				if beats := f.asked("/v1/agent/check/update/"); len(beats) != 1 {
@@ -224,7 +224,7 @@ func TestRegisterEvictsTheDeadAtItsAddress(t *testing.T) {
 			if r.URL.Path == "/v1/agent/services" {
 				return reply(http.StatusForbidden, "no"), nil
 			}
-			return nil, nil //nolint:nilnil // the fake agent answers
+			return nil, nil // the fake agent answers
 		})
 		register(t, r, given) // does without what it may not see
 		if got := logged.count("stays until its check fails"); got != 1 {
