@@ -135,6 +135,7 @@ type ServerConfig struct {
 	Listen string `koanf:"listen"`
 	// Advertise is the host:port under which the server registers; port 0 means the port it listens on. If empty, the address it listens
 	// on, and if that is all addresses, such as 0.0.0.0, the machine's only one; a machine with several needs Advertise.
+	// It must reach this process alone: what else is registered for the same service at the same host and port is taken for a predecessor's.
 	Advertise string `koanf:"advertise"`
 	// Weight is the instance's share of calls relative to others, in the registry. Default 1.
 	Weight int `koanf:"weight"`
