@@ -92,6 +92,11 @@ func TestServerSlowBody(t *testing.T) {
 			{"server stream", specSplit.Procedure, "application/connect+json", http.StatusOK, `"deadline_exceeded"`},
 			{"unknown path", "/nothing", "text/plain", http.StatusNotFound, `"unimplemented"`},
 		} {
+			if version == 1 && row.status == http.StatusNotFound {
+				// Answered without the body, after which the server closes the connection. A pipe cannot be closed by halves as a socket
+				// is, so here the client may lose the answer; TestUnreadBodyIsNoRequest shows it over a socket.
+				continue
+			}
 			t.Run(fmt.Sprintf("%s over HTTP/%d", row.name, version), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
