@@ -33,6 +33,21 @@ const (
 	TLSMutual = "mutual"
 )
 
+// Health is what a registry's checks say of an instance.
+type Health string
+
+// The values of [Health].
+const (
+	// HealthUnknown is that of a registry which knows no checks, or of an instance that has none.
+	HealthUnknown Health = ""
+	// HealthPassing says that all checks pass.
+	HealthPassing Health = "passing"
+	// HealthWarning says that a check warns. The instance's weight is the one for that case.
+	HealthWarning Health = "warning"
+	// HealthCritical says that a check fails. A registry names such an instance only while it waits whether that lasts.
+	HealthCritical Health = "critical"
+)
+
 // Instance is one running copy of a service. Values are compared with [Instance.Equal].
 type Instance struct {
 	// ID is unique among the instances of the service: for a registration 1 to 255 printable ASCII characters without space, '/' and "..", so that
@@ -49,6 +64,8 @@ type Instance struct {
 	Weight int
 	// Zone is where the instance runs, such as "eu-1a"; empty if unknown.
 	Zone string
+	// Health is what the registry's checks say of the instance now. A registration begins as passing, whatever is given.
+	Health Health
 	// Tags are labels that targets can select by.
 	Tags []string
 	// Metadata holds further facts, such as "protocol" = "http" to say that gRPC does not get through to the instance.
@@ -63,7 +80,7 @@ func (i Instance) Addr() string { return net.JoinHostPort(i.Host, strconv.Itoa(i
 // Equal reports whether two instances agree in every field.
 func (i Instance) Equal(other Instance) bool {
 	return i.ID == other.ID && i.Service == other.Service && i.Host == other.Host && i.Port == other.Port && i.Weight == other.Weight &&
-		i.Zone == other.Zone && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) && maps.Equal(i.Metadata, other.Metadata)
+		i.Zone == other.Zone && i.Health == other.Health && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) && maps.Equal(i.Metadata, other.Metadata)
 }
 
 // Clone returns a copy that shares nothing with i.

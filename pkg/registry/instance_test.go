@@ -41,6 +41,7 @@ func TestInstanceEqualSeesEveryField(t *testing.T) {
 		"Port":     func(i *registry.Instance) { i.Port++ },
 		"Weight":   func(i *registry.Instance) { i.Weight++ },
 		"Zone":     func(i *registry.Instance) { i.Zone = "" },
+		"Health":   func(i *registry.Instance) { i.Health = registry.HealthCritical },
 		"Tags":     func(i *registry.Instance) { i.Tags[0] = "green" },
 		"Metadata": func(i *registry.Instance) { i.Metadata["protocol"] = "http" },
 		"Revision": func(i *registry.Instance) { i.Revision++ },
