@@ -372,7 +372,7 @@ func TestLogger(t *testing.T) {
 	if err := transport.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"instance added", "gRPC does not get through; using Connect/JSON over HTTP/1.1", "registry is away"} {
+	for _, line := range []string{"what=joined", "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through", "registry is away"} {
 		if got := strings.Count(log.String(), line); got != 1 {
 			t.Errorf("%q is logged %d times, want once:\n%s", line, got, log.String())
 		}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"crypto/tls"
 	"log/slog"
 	"sync"
@@ -33,7 +34,11 @@ type instance struct {
 	inFlight     atomic.Int64
 	calls, fails atomic.Uint64
 
-	removed   atomic.Bool
+	changes    *changes
+	lastChange atomic.Pointer[Change]
+
+	removed   atomic.Bool // takes no further attempts
+	expiry    *time.Timer // of a removed instance, which it closes; belongs to the transport's mutex
 	closeOnce sync.Once
 }
 
@@ -46,23 +51,20 @@ type wire struct {
 	transport connect.Transport
 }
 
-// instanceKey tells instances apart: what was learned of one registration says nothing of the next.
-type instanceKey struct {
-	id, addr string
-	revision uint64
-}
+// instanceKey tells instances apart. A registration that changes is still the same instance: it keeps its connections and what they showed.
+type instanceKey struct{ id, addr string }
 
 func keyOf(described registry.Instance) instanceKey {
-	return instanceKey{id: described.ID, addr: described.Addr(), revision: described.Revision}
+	return instanceKey{id: described.ID, addr: described.Addr()}
 }
 
 // protocolHint is the key of the metadata by which an instance may say that gRPC does not get through to it; see [registry.Instance].
 const protocolHint = "protocol"
 
-func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, logger *slog.Logger) *instance {
-	i := &instance{id: described.ID, addr: described.Addr()}
+func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes) *instance {
+	i := &instance{id: described.ID, addr: described.Addr(), changes: changes}
 	i.described.Store(&described)
-	i.speaksHTTP.Store(described.Metadata[protocolHint] == string(ProtocolHTTP))
+	i.speaksHTTP.Store(hintsHTTP(described))
 	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
 	i.http = newWire(ProtocolHTTP, i.addr, config, security)
 	if config.Breaker.Enabled {
@@ -71,11 +73,33 @@ func newInstance(described registry.Instance, config *ClientConfig, security *tl
 			OpenFor: config.Breaker.OpenFor, HalfOpenSuccesses: config.Breaker.HalfOpenSuccesses,
 			OnChange: func(from, to string) {
 				i.breakerShut.Store(to != "closed")
-				logger.Warn("circuit breaker changed", "instance", i.id, "addr", i.addr, "from", from, "to", to)
+				changes.note(slog.LevelWarn, i, "has a circuit breaker that is %s, which was %s", to, from)
 			},
 		})
 	}
 	return i
+}
+
+func hintsHTTP(described registry.Instance) bool {
+	return described.Metadata[protocolHint] == string(ProtocolHTTP)
+}
+
+// describe takes over what the registry now says of the instance. What was learned of its protocol is forgotten with a new registration, which
+// may be of another program; its connections would have ended with the earlier one.
+func (i *instance) describe(next registry.Instance) {
+	last := i.described.Swap(&next)
+	if last.Revision != next.Revision && i.speaksHTTP.Swap(hintsHTTP(next)) != hintsHTTP(next) {
+		i.changes.note(slog.LevelInfo, i, "registered anew: what was learned of its protocol is forgotten")
+	}
+	if last.Weight != next.Weight {
+		i.changes.note(slog.LevelInfo, i, "has weight %d instead of %d", next.Weight, last.Weight)
+	}
+	if last.Zone != next.Zone {
+		i.changes.note(slog.LevelInfo, i, "is in zone %q instead of %q", next.Zone, last.Zone)
+	}
+	if last.Health != next.Health {
+		i.changes.note(slog.LevelInfo, i, "is %s in the registry, and was %s", cmp.Or(next.Health, "of unknown health"), cmp.Or(last.Health, "of unknown health"))
+	}
 }
 
 func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls.Config) wire {
@@ -128,23 +152,10 @@ func (i *instance) enter() bool {
 	return true
 }
 
-// leave counts an attempt out. The last one out of a removed instance closes it.
-func (i *instance) leave() {
-	if i.inFlight.Add(-1) == 0 && i.removed.Load() {
-		i.close()
-	}
-}
+// leave counts an attempt out.
+func (i *instance) leave() { i.inFlight.Add(-1) }
 
-// remove lets attempts under way finish and then closes the connections, at the latest after drain.
-func (i *instance) remove(drain time.Duration) {
-	i.removed.Store(true)
-	if i.inFlight.Load() == 0 {
-		i.close()
-		return
-	}
-	time.AfterFunc(drain, i.close)
-}
-
+// close ends the connections, and the attempts on them.
 func (i *instance) close() {
 	i.closeOnce.Do(func() {
 		i.grpc.pool.Close()

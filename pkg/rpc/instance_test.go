@@ -174,8 +174,8 @@ func TestKeyPoolDrainTimeoutOfARemovedInstance(t *testing.T) {
 	expectCount(t, "logins", &gone.logins, 1)
 }
 
-// TestRevisionForgets: what was learned of one registration says nothing of the next at the same address.
-func TestRevisionForgets(t *testing.T) {
+// TestRevisionForgetsTheProtocol: what was learned of one registration's protocol says nothing of the next at the same address.
+func TestRevisionForgetsTheProtocol(t *testing.T) {
 	handler, listener := &authHandler{}, listen(t)
 	serveOn(t, listener, handler.mount(), http1Only)
 	instance := instanceAt(t, "one", listener.Addr().String())
@@ -206,11 +206,81 @@ func TestRevisionForgets(t *testing.T) {
 	next := instance
 	next.Revision = 2
 	reg.Set(next)
-	await(t, "the new revision", func() bool { return transport.Status().Instances[0].Calls == 0 })
-	if known := transport.Status().Instances[0]; known.Protocol != rpc.ProtocolGRPC {
-		t.Errorf("status %+v; want nothing to be known of the protocol", known)
-	}
+	await(t, "the protocol to be forgotten", func() bool { return transport.Status().Instances[0].Protocol == rpc.ProtocolGRPC })
 	call(2)
+}
+
+// TestReregistrationKeepsConnections: a registration that changes, for another weight for example, is of the same instance.
+func TestReregistrationKeepsConnections(t *testing.T) {
+	handler, listener := &authHandler{}, listen(t)
+	serveOn(t, listener, handler.mount(), http1And2)
+	instance := instanceAt(t, "one", listener.Addr().String())
+	reg := newScripted(instance)
+	transport := newTransport(t, reg, nil)
+	for revision := range uint64(5) {
+		instance.Revision, instance.Weight = revision, int(revision)+1
+		reg.Set(instance)
+		await(t, "the new weight", func() bool {
+			instances := transport.Status().Instances
+			return len(instances) == 1 && instances[0].Weight == instance.Weight
+		})
+		if err := login(t.Context(), transport); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if known := transport.Status().Instances[0]; known.Calls != 5 || known.Connections != 1 || known.Change.What != "has weight 5 instead of 4" {
+		t.Errorf("status %+v", known)
+	}
+	if _, prefaces, _ := listener.begins(); prefaces != 1 {
+		t.Errorf("%d connections, want 1", prefaces)
+	}
+}
+
+// TestFlappingKeepsConnections: an instance that the registry names again before the drain timeout goes on as if it had never been gone; after that it
+// is a new one.
+func TestFlappingKeepsConnections(t *testing.T) {
+	handler, listener := &authHandler{}, listen(t)
+	serveOn(t, listener, handler.mount(), http1And2)
+	instance := instanceAt(t, "one", listener.Addr().String())
+	reg := newScripted(instance)
+	flap := func(transport *rpc.Transport) {
+		t.Helper()
+		reg.Set()
+		await(t, "the instance to be gone", func() bool { return len(transport.Status().Instances) == 0 })
+		if err := login(t.Context(), transport); !errors.Is(err, rpc.ErrNoInstances) {
+			t.Errorf("got %v, want no instances", err)
+		}
+		reg.Set(instance)
+		await(t, "the instance to be back", func() bool { return len(transport.Status().Instances) == 1 })
+		if err := login(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, row := range []struct {
+		drain          time.Duration
+		calls          uint64
+		newConnections int
+		change         string
+	}{{time.Hour, 4, 1, "came back"}, {0, 1, 4, "joined"}} {
+		transport := newTransport(t, reg, func(config *rpc.ClientConfig) { config.Pool.DrainTimeout = row.drain })
+		_, before, _ := listener.begins()
+		if err := login(t.Context(), transport); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			flap(transport)
+		}
+		status := transport.Status()
+		if known := status.Instances[0]; known.Calls != row.calls || known.Change.What != row.change {
+			t.Errorf("drain timeout %v: status %+v", row.drain, known)
+		}
+		if _, prefaces, _ := listener.begins(); prefaces-before != row.newConnections {
+			t.Errorf("drain timeout %v: %d connections, want %d", row.drain, prefaces-before, row.newConnections)
+		}
+		if len(status.Changes) != 7 || status.Changes[1].What != "left" {
+			t.Errorf("drain timeout %v: changes %+v", row.drain, status.Changes)
+		}
+	}
 }
 
 // TestWeights: two instances get calls by their weights, and one of weight 0 none unless all have it.

@@ -1,6 +1,10 @@
 package rpc
 
-import "time"
+import (
+	"time"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
 
 // Status is what a [Transport] knows of its target at one moment.
 type Status struct {
@@ -12,6 +16,8 @@ type Status struct {
 	Updated time.Time `json:"updated"`
 	// Error is the registry's latest failure, empty since it last answered. The instances shown stand all the same.
 	Error string `json:"error,omitempty"`
+	// Changes are the latest changes of instances, those that left included, the latest last.
+	Changes []Change `json:"changes,omitempty"`
 }
 
 // InstanceStatus is what a [Transport] knows of one instance.
@@ -22,6 +28,8 @@ type InstanceStatus struct {
 	// Zone and Weight are what the registry says.
 	Zone   string `json:"zone,omitempty"`
 	Weight int    `json:"weight"`
+	// Health is what the registry's checks say of it; empty if unknown.
+	Health registry.Health `json:"health,omitempty"`
 	// Protocol is how the instance is spoken to now.
 	Protocol Protocol `json:"protocol"`
 	// Breaker is the state of its circuit breaker: "closed", "open", "half-open", or "disabled".
@@ -33,6 +41,8 @@ type InstanceStatus struct {
 	Failures uint64 `json:"failures"`
 	// Connections is how many connections are open to it.
 	Connections int `json:"connections"`
+	// Change is what happened to it last.
+	Change Change `json:"change"`
 }
 
 // Status returns what the transport knows now. It begins to watch the target if nothing has yet. With the protocol inprocess there is
@@ -45,7 +55,7 @@ func (t *Transport) Status() Status {
 		t.start.Do(t.watch)
 	}
 	current := t.view.Load()
-	status := Status{Target: t.name, Updated: current.updated, Instances: make([]InstanceStatus, 0, len(current.instances))}
+	status := Status{Target: t.name, Updated: current.updated, Changes: t.changes.all(), Instances: make([]InstanceStatus, 0, len(current.instances))}
 	if current.err != nil {
 		status.Error = current.err.Error()
 	}
@@ -56,10 +66,10 @@ func (t *Transport) Status() Status {
 			breaker = known.breaker.State().String()
 		}
 		status.Instances = append(status.Instances, InstanceStatus{
-			ID: known.id, Addr: known.addr, Zone: described.Zone, Weight: described.Weight,
+			ID: known.id, Addr: known.addr, Zone: described.Zone, Weight: described.Weight, Health: described.Health,
 			Protocol: known.wireFor(t.config.Protocol).protocol, Breaker: breaker,
 			InFlight: known.inFlight.Load(), Calls: known.calls.Load(), Failures: known.fails.Load(),
-			Connections: known.grpc.pool.Len() + known.http.pool.Len(),
+			Connections: known.grpc.pool.Len() + known.http.pool.Len(), Change: *known.lastChange.Load(),
 		})
 	}
 	return status

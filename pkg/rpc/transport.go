@@ -33,11 +33,12 @@ type Transport struct {
 	retrier   *resilience.Retrier
 	budget    *resilience.Budget
 
+	changes changes
 	view    atomic.Pointer[view]
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each new view
 	known   map[instanceKey]*instance
-	drained []*instance // removed, perhaps with attempts under way
+	retired map[instanceKey]*instance // that the registry no longer names, until they expire
 
 	start    sync.Once
 	watching sync.WaitGroup
@@ -77,13 +78,14 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 	}
 	t := &Transport{
 		config: settings.config, target: parsed, name: parsed.String(), registry: reg, logger: settings.logger.With("target", parsed.String()),
-		changed: make(chan struct{}), known: make(map[instanceKey]*instance), idle: make(chan struct{}, 1),
+		changed: make(chan struct{}), known: make(map[instanceKey]*instance), retired: make(map[instanceKey]*instance), idle: make(chan struct{}, 1),
 		budget: resilience.NewBudget(settings.config.Retry.BudgetTokens, settings.config.Retry.BudgetRatio),
 		retrier: resilience.NewRetrier(resilience.RetryConfig{
 			MaxAttempts: settings.config.Retry.MaxAttempts, InitialBackoff: settings.config.Retry.InitialBackoff,
 			MaxBackoff: settings.config.Retry.MaxBackoff, Multiplier: settings.config.Retry.BackoffMultiplier,
 		}),
 	}
+	t.changes.logger = t.logger
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.view.Store(&view{})
 	switch {
@@ -192,8 +194,9 @@ func (t *Transport) Close() error {
 		for _, known := range t.known {
 			known.close()
 		}
-		for _, removed := range t.drained {
-			removed.close()
+		for _, retired := range t.retired {
+			retired.expiry.Stop()
+			retired.close()
 		}
 	})
 	return nil
@@ -295,6 +298,6 @@ func (t *Transport) noInstances(current *view) error {
 // learnHTTP remembers that gRPC does not get through to an instance.
 func (t *Transport) learnHTTP(chosen *instance, evidence error) {
 	if t.config.Protocol == ProtocolAuto && !chosen.speaksHTTP.Swap(true) {
-		t.logger.Warn("gRPC does not get through; using Connect/JSON over HTTP/1.1", "instance", chosen.id, "addr", chosen.addr, "evidence", evidence)
+		t.changes.note(slog.LevelWarn, chosen, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
 	}
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func (t *Transport) report(err error) {
 }
 
 // adopt makes set the current one: instances that were known keep their connections and what was learned, new ones are added, those
-// that are gone finish their calls and are closed.
+// that are gone are retired.
 func (t *Transport) adopt(set []registry.Instance) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,11 +60,16 @@ func (t *Transport) adopt(set []registry.Instance) {
 			continue
 		}
 		known := t.known[key]
-		if known == nil {
-			known = newInstance(described, &t.config, t.security, t.logger)
-			t.logger.Debug("instance added", "instance", described.ID, "addr", described.Addr())
-		} else {
-			known.described.Store(&described)
+		switch {
+		case known != nil:
+			known.describe(described)
+		case t.reclaimLocked(key):
+			known = t.retired[key]
+			delete(t.retired, key)
+			known.describe(described)
+		default:
+			known = newInstance(described, &t.config, t.security, &t.changes)
+			t.changes.note(slog.LevelDebug, known, "joined")
 		}
 		next[key] = known
 		instances = append(instances, known)
@@ -72,14 +78,38 @@ func (t *Transport) adopt(set []registry.Instance) {
 	previous := t.known
 	t.known = next
 	t.publishLocked(&view{instances: instances, updated: time.Now()})
-	t.drained = slices.DeleteFunc(t.drained, func(removed *instance) bool { return removed.inFlight.Load() == 0 })
 	for key, gone := range previous {
 		if next[key] == nil {
-			t.logger.Debug("instance removed", "instance", gone.id, "addr", gone.addr)
-			gone.remove(t.config.Pool.DrainTimeout)
-			t.drained = append(t.drained, gone)
+			t.retireLocked(key, gone)
 		}
 	}
+}
+
+// retireLocked takes an instance out of use. Its attempts under way may finish, for up to the drain timeout; if the registry names it again within
+// that time, it goes on as if it had never been gone, so that a registry that flaps does not cost connections.
+func (t *Transport) retireLocked(key instanceKey, gone *instance) {
+	t.changes.note(slog.LevelDebug, gone, "left")
+	gone.removed.Store(true)
+	t.retired[key] = gone
+	gone.expiry = time.AfterFunc(t.config.Pool.DrainTimeout, func() {
+		gone.close()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.retired[key] == gone {
+			delete(t.retired, key)
+		}
+	})
+}
+
+// reclaimLocked puts a retired instance back into use, and reports whether there was one whose time is not over.
+func (t *Transport) reclaimLocked(key instanceKey) bool {
+	retired := t.retired[key]
+	if retired == nil || t.config.Pool.DrainTimeout == 0 || !retired.expiry.Stop() {
+		return false
+	}
+	retired.removed.Store(false)
+	t.changes.note(slog.LevelDebug, retired, "came back")
+	return true
 }
 
 func (t *Transport) publishLocked(next *view) {
