@@ -119,7 +119,7 @@ func (a *Agent) run() {
 	if err != nil {
 		a.t.Fatalf("start consul: %v", err)
 	}
-	defer log.Close()                                     // the process has its own
+	defer log.Close()                                    // the process has its own
 	process := exec.Command(mustCommand(a.t), a.args...) //nolint:noctx // its end is Stop or Kill, called when the test means to
 	process.Stdout, process.Stderr = log, log
 	endWithParent(process)
