@@ -20,60 +20,55 @@ const (
 )
 
 // Stats is what a client knows of the load of one instance. It outlives pickers, so that an update of the set forgets nothing. Safe for
-// concurrent use; no method locks or allocates.
+// concurrent use; no method locks or allocates. It is made by [NewStats].
 type Stats struct {
-	inFlight atomic.Int64
-	// latency holds what [estimate] packs.
-	latency atomic.Uint64
-	// slowSince is when a slow start began, by [nanos]; 0 if none is under way.
-	slowSince atomic.Int64
-	// failures in a row.
-	failures atomic.Int32
-	// answers counts up to warmAnswers.
-	answers atomic.Int32
+	inFlight  atomic.Int64
+	latency   atomic.Uint64 // an estimate
+	slowSince atomic.Int64  // when a slow start began, by nanos; 0 if none is under way
+	failures  atomic.Int32  // in a row
 
-	decay, slowStart float64 // nanoseconds
+	fadePerTick, slowStart float64 // slowStart in nanoseconds
+
+	_ [16]byte // fills the cache line, so that instances do not slow each other down
 }
 
 const (
-	// warmAnswers is how many answers it takes to say something of a latency. The first is often slower than all others, as caches are
-	// cold; of two, the faster counts.
-	warmAnswers = 2
-	// maxRise is how much one answer may raise the estimate. Two estimates within slack of each other count as equal, so a single
-	// slow answer changes nothing, and the second in a row does.
+	// maxRise is how much one answer may raise the estimate. Estimates within [slack] of each other count as equal, so a single slow
+	// answer, be it a pause of the garbage collector, changes nothing; the second in a row does.
 	maxRise = 2
 	// minFall is the least say of an answer that is faster than estimated, however short the time since the last.
 	minFall = 1.0 / 16
-	// doubtful is how many failures in a row raise the estimate, as if the instance had answered failureRise times as slowly:
-	// else a dead instance, which fails fast and has little in flight, would draw all calls. One failure alone is chance.
+	// doubtful is how many failures in a row raise the estimate, as if the instance answered failureRise times as slowly each time. Else a
+	// dead instance, which fails fast and so has little in flight, would draw all calls. One failure alone is chance.
 	doubtful    = 2
 	failureRise = 4
 	minFailure  = 100 * time.Millisecond
 	maxFailure  = 30 * time.Second
-	// minSlowStart is the part of its weight that a slow start begins with; Envoy's min_weight_percent is the same.
-	minSlowStart = 0.1
+	// minShare is the part of its weight that a slow start begins with, as Envoy's min_weight_percent.
+	minShare = 0.1
 )
 
 // NewStats returns the statistics of an instance of which nothing is known yet.
 func NewStats(config Config) *Stats {
 	config = config.withDefaults()
-	return &Stats{decay: float64(config.Decay), slowStart: float64(config.SlowStart)}
+	return &Stats{fadePerTick: nanosPerTick / (fadeOut * float64(config.Decay)), slowStart: float64(config.SlowStart)}
 }
 
-// Begin counts an attempt in. It has to be followed by one End.
+// Begin counts an attempt in. One End has to follow.
 func (s *Stats) Begin() { s.inFlight.Add(1) }
 
 // End counts an attempt out, and returns how many are left in flight. Latency is the time from when the request could be sent, a connection
-// being there, to the answer's first byte, or to the failure.
+// being there, to the answer, or to the failure.
 func (s *Stats) End(now time.Time, latency time.Duration, outcome Outcome) (left int64) {
 	switch outcome {
 	case OutcomeAnswered:
 		if s.failures.Load() != 0 {
 			s.failures.Store(0)
 		}
-		s.observe(now, latency)
+		s.update(now, func(known estimate, at uint32) estimate { return s.answered(known, at, float64(latency)) })
 	case OutcomeFailed:
-		s.fail(now, latency)
+		row := s.failures.Add(1)
+		s.update(now, func(known estimate, at uint32) estimate { return failed(known, at, float64(latency), row) })
 	case OutcomeNone:
 	}
 	return s.inFlight.Add(-1)
@@ -82,17 +77,19 @@ func (s *Stats) End(now time.Time, latency time.Duration, outcome Outcome) (left
 // InFlight returns how many attempts the instance serves for this client now.
 func (s *Stats) InFlight() int64 { return s.inFlight.Load() }
 
-// EWMA returns the latency that is expected, a moving average which rises faster than it falls; 0 if too little is known. It is as of the last
-// answer: with time, what it says counts less against the other of two instances.
+// EWMA returns the latency that is expected, a moving average that rises faster than it falls, as of the last answer; 0 before the second
+// one. With time it counts less in the comparison of two instances, but stays what it is.
 func (s *Stats) EWMA() time.Duration {
-	value, _ := s.estimate(0)
-	return time.Duration(value)
+	known := estimate(s.latency.Load())
+	if !known.warm() {
+		return 0
+	}
+	return time.Duration(known.value())
 }
 
 // StartSlowly begins a slow start, if the config has any, and forgets what was measured. It is for an instance that joins others (not for
 // those of a client's first set, which are all alike), and for one that is let in again after an ejection.
 func (s *Stats) StartSlowly(now time.Time) {
-	s.answers.Store(0)
 	s.failures.Store(0)
 	s.latency.Store(0)
 	if s.slowStart > 0 {
@@ -100,7 +97,7 @@ func (s *Stats) StartSlowly(now time.Time) {
 	}
 }
 
-// share returns the part of its weight that the member has, 0.1 to 1.
+// share returns the part of its weight that the instance is to have: 1, or less during a slow start.
 func (s *Stats) share(now int64) float64 {
 	since := s.slowSince.Load()
 	if since == 0 {
@@ -111,94 +108,84 @@ func (s *Stats) share(now int64) float64 {
 		s.slowSince.CompareAndSwap(since, 0)
 		return 1
 	}
-	return max(part, minSlowStart)
+	return max(part, minShare)
 }
 
-// The estimate of the latency and its time are one word, so that they change together: the upper half is a float32 of nanoseconds, the lower
-// half the time in ticks of 2^20 ns. Ticks wrap after 52 days, when an instance that was idle for so long is held for
-// one that was not.
-const tick = 20
-
-func pack(value float64, ticks uint32) uint64 {
-	return uint64(math.Float32bits(float32(value)))<<32 | uint64(ticks)
-}
-
-// estimate returns the latency in nanoseconds, and how much that says at a time: 1 when it was measured just now, falling to 0 with
-// age. Both are 0 if too little was measured.
-func (s *Stats) estimate(now int64) (value, trust float64) {
-	packed := s.latency.Load()
-	if packed == 0 || s.answers.Load() < warmAnswers {
-		return 0, 0
+// answered takes an answer into what is known. The first answer is often slower than all others, as caches are cold and code is loaded: of
+// the first two, the faster counts.
+func (s *Stats) answered(known estimate, at uint32, latency float64) estimate {
+	latency = max(latency, 1)
+	value := known.value()
+	switch {
+	case known == 0:
+		return newEstimate(-latency, at)
+	case !known.warm():
+		return newEstimate(min(value, latency), at)
+	case latency > value:
+		return newEstimate(min(latency, maxRise*value), at)
+	default:
+		return newEstimate(value+(latency-value)*max(minFall, 1-s.trust(known, at)), at)
 	}
-	return float64(math.Float32frombits(uint32(packed >> 32))), fade(age(now, packed), s.decay)
 }
 
-// age returns how many nanoseconds ago an estimate was made. Time that seems to run backwards, between callers, is none.
-func age(now int64, packed uint64) float64 {
-	return float64(max(0, int32(uint32(now>>tick)-uint32(packed)))) * (1 << tick)
-}
-
-// fade is close to exp(-age/decay), at a fraction of its price, and is 0 from eight times decay on.
-func fade(age, decay float64) float64 {
-	part := 1 - age/(8*decay)
-	if part <= 0 {
-		return 0
+// failed takes the nth failure in a row into what is known. The first counts only if it was slow, as a timeout is.
+func failed(known estimate, at uint32, latency float64, nth int32) estimate {
+	value := known.value()
+	if nth >= doubtful {
+		return newEstimate(max(latency, float64(minFailure), value, min(failureRise*value, float64(maxFailure))), at)
 	}
-	part *= part
-	part *= part
-	return part * part
+	if !known.warm() || latency <= value {
+		return known
+	}
+	return newEstimate(min(latency, maxRise*value), at)
 }
 
-// observe takes an answer into the estimate.
-func (s *Stats) observe(now time.Time, latency time.Duration) {
-	at, sample := nanos(now), max(1, float64(latency))
-	warm := s.answers.Load()
-	if warm < warmAnswers {
-		s.answers.Add(1)
-	}
+func (s *Stats) update(now time.Time, next func(known estimate, at uint32) estimate) {
+	at := ticks(nanos(now))
 	for {
-		packed := s.latency.Load()
-		value := float64(math.Float32frombits(uint32(packed >> 32)))
-		switch {
-		case packed == 0:
-			value = sample
-		case warm < warmAnswers:
-			value = min(value, sample)
-		case sample > value:
-			value = min(sample, maxRise*value)
-		default:
-			value += (sample - value) * max(minFall, 1-fade(age(at, packed), s.decay))
-		}
-		if s.latency.CompareAndSwap(packed, pack(value, uint32(at>>tick))) {
+		known := s.latency.Load()
+		changed := uint64(next(estimate(known), at))
+		if changed == known || s.latency.CompareAndSwap(known, changed) {
 			return
 		}
 	}
 }
 
-// fail takes a failure into the estimate: nothing if it is the first in a row and was not slow either.
-func (s *Stats) fail(now time.Time, latency time.Duration) {
-	at, row := nanos(now), s.failures.Add(1)
-	if row >= doubtful {
-		s.answers.Store(warmAnswers)
-	}
-	for {
-		packed := s.latency.Load()
-		value := float64(math.Float32frombits(uint32(packed >> 32)))
-		sample := min(float64(latency), maxRise*value)
-		if row >= doubtful {
-			sample = max(float64(latency), float64(minFailure), min(failureRise*value, float64(maxFailure)))
-		}
-		if sample <= value && row < doubtful {
-			return
-		}
-		if s.latency.CompareAndSwap(packed, pack(max(value, sample), uint32(at>>tick))) {
-			return
-		}
-	}
+// trust returns how much an estimate says: 1 when it was just made, less with age.
+func (s *Stats) trust(known estimate, at uint32) float64 {
+	return fade(float64(max(0, int32(at-known.at()))) * s.fadePerTick) // time that seems to run backwards, between callers, is none
 }
 
-// epoch is what [nanos] counts from.
-var epoch = time.Now() //nolint:gochecknoglobals // a constant but for its value
+// fade is close to exp(-8·age), at a fraction of its price, and 0 from age 1 on.
+func fade(age float64) float64 {
+	left := max(0, 1-age)
+	left *= left
+	left *= left
+	return left * left
+}
 
-// nanos returns a time on the monotonic clock as a number that is not 0.
+// fadeOut is how many times [Config.Decay] old an estimate is when it says nothing any more.
+const fadeOut = 8
+
+// estimate is a latency and the time when it was estimated, in one word, so that they change together: the upper half is a float32 of
+// nanoseconds, negative until the second answer; the lower half is a time in ticks, which wrap after 52 days. An instance that was idle for so
+// long is held for one that was not. 0 is nothing known.
+type estimate uint64
+
+func newEstimate(value float64, at uint32) estimate {
+	return estimate(math.Float32bits(float32(value)))<<32 | estimate(at)
+}
+
+func (e estimate) value() float64 { return math.Abs(float64(math.Float32frombits(uint32(e >> 32)))) }
+func (e estimate) at() uint32     { return uint32(e) }
+func (e estimate) warm() bool     { return e != 0 && e>>63 == 0 }
+
+const nanosPerTick = 1 << 20
+
+func ticks(nanos int64) uint32 { return uint32(nanos / nanosPerTick) }
+
+// nanos returns a time as a number that is not 0.
 func nanos(now time.Time) int64 { return int64(now.Sub(epoch)) | 1 }
+
+// epoch is what times are counted from, as the monotonic clock has no zero of its own.
+var epoch = time.Now() //nolint:gochecknoglobals // a constant but for its value

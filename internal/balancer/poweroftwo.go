@@ -1,4 +1,3 @@
-// Package balancer chooses the instance that an attempt goes to.
 package balancer
 
 import "math/rand/v2"
