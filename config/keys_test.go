@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func valueOf(t *testing.T, config any, key string) any {
 
 // texts are other values than the default, where one that is made from the type alone would not do.
 var texts = map[string]string{
-	"protocol": "grpc", "retry.initial_backoff": "1ms",
+	"protocol": "grpc", "retry.initial_backoff": "1ms", "balancer.policy": "random", "balancer.hash_balance": "2.5",
 	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
@@ -108,8 +109,14 @@ func another(t *testing.T, key string, value reflect.Value) (want any, variable,
 		text = fmt.Sprint(value + 1)
 		return value + 1, text, text
 	case float64:
-		text = fmt.Sprint(value / 2)
-		return value / 2, text, text
+		if text == "" {
+			text = fmt.Sprint(value / 2)
+		}
+		number, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number, text, text
 	case []string:
 		return []string{"a", "b"}, "a, b", "[a, b]"
 	}

@@ -133,13 +133,13 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 	if err := ctx.Err(); err != nil {
 		return &failure{err: contextError(err)}
 	}
-	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.tried)
+	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.transport.balanced(c.ctx), c.tried)
 	if err != nil {
 		return &failure{err: err}
 	}
 	c.number++
 	end := ending{outcome: outcomeFailure} // what a panic below is taken for
-	defer func() { chosen.finish(permit, end.outcome) }()
+	defer func() { chosen.finish(permit, end.outcome, end.latency) }()
 	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
 	if end.blocked && c.transport.config.Protocol == ProtocolAuto {
 		// This very exchange showed, before it was executed, that gRPC does not get through: the same attempt goes on by the other
@@ -160,10 +160,11 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 
 // ending is how an exchange ended.
 type ending struct {
-	failed   *failure // nil if it succeeded
-	outcome  outcome  // what it says of the instance
-	answered bool     // whether the service itself answered, be it with an error
-	blocked  bool     // whether it proves that gRPC does not get through
+	failed   *failure      // nil if it succeeded
+	outcome  outcome       // what it says of the instance
+	latency  time.Duration // from when there was a connection; 0 if there was none
+	answered bool          // whether the service itself answered, be it with an error
+	blocked  bool          // whether it proves that gRPC does not get through
 }
 
 // exchange speaks one protocol to one instance once.
@@ -174,11 +175,15 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	defer cancel()
 	e.Context = ctx
 	err := c.run(e, wire, dst)
+	var latency time.Duration
+	if !e.began.IsZero() {
+		latency = max(time.Since(e.began), 1)
+	}
 	if len(c.attempts) > 0 {
 		c.adoptInfo(e)
 	}
 	if err == nil {
-		return ending{outcome: outcomeSuccess, answered: true}
+		return ending{outcome: outcomeSuccess, latency: latency, answered: true}
 	}
 	blocked := e.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
 	verdict := c.verdict(e, wire)
@@ -190,7 +195,7 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(failed.err),
 		Duration: time.Since(started), Err: failed.err,
 	})
-	return ending{failed: failed, outcome: result, answered: e.answered, blocked: blocked}
+	return ending{failed: failed, outcome: result, latency: latency, answered: e.answered, blocked: blocked}
 }
 
 // attemptContext bounds an attempt by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that
@@ -221,7 +226,7 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 		}
 		return unavailable(err)
 	}
-	e.conn = conn
+	e.conn, e.began = conn, time.Now()
 	defer e.finish()
 	if wire.protocol == ProtocolHTTP {
 		e.written = conn.BytesWritten()

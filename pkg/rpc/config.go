@@ -49,6 +49,8 @@ type ClientConfig struct {
 
 	// Retry says when a failed attempt is followed by another.
 	Retry RetryConfig `koanf:"retry"`
+	// Balancer chooses the instance of each attempt.
+	Balancer BalancerConfig `koanf:"balancer"`
 	// Breaker keeps calls away from an instance that fails.
 	Breaker BreakerConfig `koanf:"breaker"`
 	// Pool keeps the connections to each instance.
@@ -183,6 +185,7 @@ func DefaultClientConfig() ClientConfig {
 			MaxAttempts: 3, InitialBackoff: 20 * time.Millisecond, MaxBackoff: time.Second, BackoffMultiplier: 2,
 			BudgetTokens: 100, BudgetRatio: 0.1,
 		},
+		Balancer: defaultBalancerConfig(),
 		Breaker: BreakerConfig{
 			Enabled: true, FailureRate: 0.5, MinCalls: 10, Window: 10 * time.Second, OpenFor: 5 * time.Second, HalfOpenSuccesses: 2,
 		},
@@ -237,6 +240,7 @@ func (c ClientConfig) Validate() error {
 	v.check("retry.backoff_multiplier", c.Retry.BackoffMultiplier >= 1, c.Retry.BackoffMultiplier, "1 or more")
 	v.check("retry.budget_tokens", c.Retry.BudgetTokens >= 1 && c.Retry.BudgetTokens <= 1000, c.Retry.BudgetTokens, "within 1 to 1000")
 	v.check("retry.budget_ratio", c.Retry.BudgetRatio > 0 && c.Retry.BudgetRatio <= 1, c.Retry.BudgetRatio, "above 0 and at most 1")
+	c.Balancer.validate(&v)
 	v.check("breaker.failure_rate", c.Breaker.FailureRate > 0 && c.Breaker.FailureRate <= 1, c.Breaker.FailureRate, "above 0 and at most 1")
 	v.check("breaker.min_calls", c.Breaker.MinCalls >= 1, c.Breaker.MinCalls, "1 or more")
 	v.positiveDuration("breaker.window", c.Breaker.Window)

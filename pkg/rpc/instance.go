@@ -31,7 +31,7 @@ type instance struct {
 
 	breaker      resilience.Breaker // nil if switched off
 	breakerShut  atomic.Bool        // whether the breaker is anything but closed; spares the hot path the breaker's lock
-	inFlight     atomic.Int64
+	stats        *balancer.Stats
 	calls, fails atomic.Uint64
 
 	changes    *changes
@@ -41,8 +41,6 @@ type instance struct {
 	expiry    *time.Timer // of a removed instance, which it closes; belongs to the transport's mutex
 	closeOnce sync.Once
 }
-
-var _ balancer.Candidate = (*instance)(nil)
 
 // wire is one protocol to one instance.
 type wire struct {
@@ -62,7 +60,7 @@ func keyOf(described registry.Instance) instanceKey {
 const protocolHint = "protocol"
 
 func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes) *instance {
-	i := &instance{id: described.ID, addr: described.Addr(), changes: changes}
+	i := &instance{id: described.ID, addr: described.Addr(), changes: changes, stats: balancer.NewStats(config.Balancer.internal())}
 	i.described.Store(&described)
 	i.speaksHTTP.Store(hintsHTTP(described))
 	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
@@ -130,10 +128,6 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls
 	return wire{protocol: protocol, pool: pool.New(connections), transport: connecthttp.NewTransport(doer, scheme+addr, options...)}
 }
 
-// InFlight and Weight make the instance a candidate of the balancer.
-func (i *instance) InFlight() int64 { return i.inFlight.Load() }
-func (i *instance) Weight() int64   { return int64(i.described.Load().Weight) }
-
 // wireFor returns how to speak to the instance now.
 func (i *instance) wireFor(protocol Protocol) *wire {
 	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.speaksHTTP.Load() {
@@ -144,16 +138,13 @@ func (i *instance) wireFor(protocol Protocol) *wire {
 
 // enter counts an attempt in, unless the instance was removed in the meantime: then another has to be picked.
 func (i *instance) enter() bool {
-	i.inFlight.Add(1)
+	i.stats.Begin()
 	if i.removed.Load() {
-		i.leave()
+		i.stats.End(time.Time{}, 0, balancer.OutcomeNone)
 		return false
 	}
 	return true
 }
-
-// leave counts an attempt out.
-func (i *instance) leave() { i.inFlight.Add(-1) }
 
 // close ends the connections, and the attempts on them.
 func (i *instance) close() {
@@ -189,13 +180,21 @@ func (i *instance) acquirePermit() permit {
 	}
 }
 
-// finish counts an attempt out, after its outcome.
-func (i *instance) finish(permit permit, result outcome) {
+// finish counts an attempt out, after its outcome. latency is how long the instance took, once there was a connection; 0 says nothing of it.
+func (i *instance) finish(permit permit, result outcome, latency time.Duration) {
 	i.calls.Add(1)
-	if result == outcomeFailure {
+	seen := balancer.OutcomeNone
+	switch result {
+	case outcomeFailure:
 		i.fails.Add(1)
+		seen = balancer.OutcomeFailed
+	case outcomeSuccess:
+		if latency > 0 {
+			seen = balancer.OutcomeAnswered
+		}
+	case outcomeNone:
 	}
-	defer i.leave() // also if a breaker's change is logged by a handler that panics
+	defer i.stats.End(time.Now(), latency, seen) // also if a breaker's change is logged by a handler that panics
 	i.record(permit, result)
 }
 

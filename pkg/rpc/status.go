@@ -36,6 +36,11 @@ type InstanceStatus struct {
 	Breaker string `json:"breaker"`
 	// InFlight is how many attempts and streams are under way.
 	InFlight int64 `json:"in_flight"`
+	// Latency is what an answer is expected to take, a moving average that rises faster than it falls; 0 if too little is known. In JSON, a
+	// number of nanoseconds.
+	Latency time.Duration `json:"latency"`
+	// Spare says that the instance is outside the subset that this client uses as long as enough of that can serve.
+	Spare bool `json:"spare,omitempty"`
 	// Calls counts the attempts made since the instance is known, Failures those that failed to be served.
 	Calls    uint64 `json:"calls"`
 	Failures uint64 `json:"failures"`
@@ -59,7 +64,7 @@ func (t *Transport) Status() Status {
 	if current.err != nil {
 		status.Error = current.err.Error()
 	}
-	for _, known := range current.instances {
+	for at, known := range current.instances {
 		described := known.described.Load()
 		breaker := "disabled"
 		if known.breaker != nil {
@@ -68,7 +73,7 @@ func (t *Transport) Status() Status {
 		status.Instances = append(status.Instances, InstanceStatus{
 			ID: known.id, Addr: known.addr, Zone: described.Zone, Weight: described.Weight, Health: described.Health,
 			Protocol: known.wireFor(t.config.Protocol).protocol, Breaker: breaker,
-			InFlight: known.inFlight.Load(), Calls: known.calls.Load(), Failures: known.fails.Load(),
+			InFlight: known.stats.InFlight(), Latency: known.stats.EWMA(), Spare: !current.picker.InSubset(at), Calls: known.calls.Load(), Failures: known.fails.Load(),
 			Connections: known.grpc.pool.Len() + known.http.pool.Len(), Change: *known.lastChange.Load(),
 		})
 	}

@@ -164,7 +164,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	if err := ctx.Err(); err != nil {
 		return &failure{err: contextError(err)}
 	}
-	chosen, permit, err := s.transport.pick(ctx, opener.deadline, opener.tried)
+	chosen, permit, err := s.transport.pick(ctx, opener.deadline, s.transport.balanced(s.ctx), opener.tried)
 	if err != nil {
 		return &failure{err: err}
 	}
@@ -172,7 +172,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	wire, conn, err := s.reserve(ctx, chosen)
 	if err != nil {
 		failed, result := s.judge(ctx, opener, err)
-		chosen.finish(permit, result)
+		chosen.finish(permit, result, 0)
 		opener.tried = append(opener.tried, chosen)
 		opener.attempts = append(opener.attempts, Attempt{
 			Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: resilience.NotSent.String(),
@@ -184,7 +184,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	s.exchange = &exchange{Context: s.ctx, conn: conn}
 	if s.inner, err = wire.transport.NewClientStream(s.exchange, s.spec); err != nil {
 		s.exchange.finish()
-		chosen.finish(permit, outcomeNone)
+		chosen.finish(permit, outcomeNone, 0)
 		return &failure{err: err}
 	}
 	if permit == permitProbe {
@@ -247,7 +247,7 @@ func (s *stream) end(err error) {
 		}
 		s.cancel()
 		s.exchange.finish()
-		s.chosen.finish(s.permit, result)
+		s.chosen.finish(s.permit, result, 0) // how long a stream lasts says nothing of its instance
 		s.transport.end()
 	})
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -33,12 +34,13 @@ type Transport struct {
 	retrier   *resilience.Retrier
 	budget    *resilience.Budget
 
-	changes changes
-	view    atomic.Pointer[view]
-	mu      sync.Mutex
-	changed chan struct{} // closed and replaced with each new view
-	known   map[instanceKey]*instance
-	retired map[instanceKey]*instance // that the registry no longer names, until they expire
+	balancing balancer.Config
+	changes   changes
+	view      atomic.Pointer[view]
+	mu        sync.Mutex
+	changed   chan struct{} // closed and replaced with each new view
+	known     map[instanceKey]*instance
+	retired   map[instanceKey]*instance // that the registry no longer names, until they expire
 
 	start    sync.Once
 	watching sync.WaitGroup
@@ -56,8 +58,9 @@ var _ connect.Transport = (*Transport)(nil)
 // view is what the watch knows at one time. It is immutable.
 type view struct {
 	instances []*instance
-	updated   time.Time // of the last set; zero if there was none
-	err       error     // of the last try to get one, nil if it succeeded
+	picker    *balancer.Picker // of the instances, by index
+	updated   time.Time        // of the last set; zero if there was none
+	err       error            // of the last try to get one, nil if it succeeded
 }
 
 // NewTransport returns a transport to target, the text form of a [registry.Target] such as "consul:///orders" or "orders", as found by
@@ -86,8 +89,12 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 		}),
 	}
 	t.changes.logger = t.logger
+	t.balancing = t.config.Balancer.internal()
+	if t.balancing.SubsetKey == "" {
+		t.balancing.SubsetKey = rand.Text()
+	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.view.Store(&view{})
+	t.view.Store(&view{picker: balancer.New(t.balancing, nil, nil)})
 	switch {
 	case settings.config.Protocol == ProtocolInProcess && settings.server == nil:
 		return nil, fmt.Errorf("transport to %q: protocol inprocess needs the server to call, see WithInProcess", target)
@@ -205,7 +212,7 @@ func (t *Transport) Close() error {
 // pick chooses an instance for an attempt and counts the attempt in; permit says what its breaker is to be told of the outcome.
 // Instances already tried are avoided while there are others, and open breakers honoured while not all are open: then serving from
 // any beats serving from none.
-func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*instance) (chosen *instance, permit permit, err error) {
+func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balancer.Call, tried []*instance) (chosen *instance, permit permit, err error) {
 	t.start.Do(t.watch)
 	for {
 		if t.ctx.Err() != nil {
@@ -217,7 +224,7 @@ func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*insta
 				return nil, permitNone, err
 			}
 		}
-		chosen, permit = choose(current.instances, tried)
+		chosen, permit = current.choose(balanced, tried)
 		if chosen.enter() {
 			return chosen, permit, nil
 		}
@@ -228,31 +235,32 @@ func (t *Transport) pick(ctx context.Context, deadline time.Time, tried []*insta
 	}
 }
 
-// choose picks from instances, of which there is at least one.
-func choose(instances, tried []*instance) (*instance, permit) {
+// choose picks from the view's instances, of which there is at least one.
+func (v *view) choose(balanced balancer.Call, tried []*instance) (*instance, permit) {
 	var avoid [maxPermitTries]*instance // those whose breaker refused
 	for refused := range maxPermitTries {
-		chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool {
+		at := v.picker.Pick(balanced, func(at int) bool {
+			candidate := v.instances[at]
 			return candidate.mayServe() && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
 		})
-		if !ok {
+		if at < 0 {
 			break
 		}
-		if permit := chosen.acquirePermit(); permit != permitNone {
-			return chosen, permit
+		if permit := v.instances[at].acquirePermit(); permit != permitNone {
+			return v.instances[at], permit
 		}
-		avoid[refused] = chosen
+		avoid[refused] = v.instances[at]
 	}
-	if chosen, ok := balancer.PowerOfTwo(instances, (*instance).mayServe); ok {
-		if permit := chosen.acquirePermit(); permit != permitNone {
-			return chosen, permit
+	if at := v.picker.Pick(balanced, func(at int) bool { return v.instances[at].mayServe() }); at >= 0 {
+		if permit := v.instances[at].acquirePermit(); permit != permitNone {
+			return v.instances[at], permit
 		}
 	}
-	chosen, ok := balancer.PowerOfTwo(instances, func(candidate *instance) bool { return !slices.Contains(tried, candidate) })
-	if !ok {
-		chosen, _ = balancer.PowerOfTwo(instances, func(*instance) bool { return true })
+	at := v.picker.Pick(balanced, func(at int) bool { return !slices.Contains(tried, v.instances[at]) })
+	if at < 0 {
+		at = v.picker.Pick(balanced, func(int) bool { return true })
 	}
-	return chosen, permitNone
+	return v.instances[at], permitNone
 }
 
 // maxPermitTries bounds how many half-open breakers one pick asks for a permit.

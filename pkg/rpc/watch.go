@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/0x1d/goplt/internal/balancer"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -44,7 +45,7 @@ func (t *Transport) report(err error) {
 	if current.err == nil || current.err.Error() != err.Error() {
 		t.logger.Warn("registry does not answer; keeping the instances known", "instances", len(current.instances), "error", err)
 	}
-	t.publishLocked(&view{instances: current.instances, updated: current.updated, err: err})
+	t.publishLocked(&view{instances: current.instances, picker: current.picker, updated: current.updated, err: err})
 }
 
 // adopt makes set the current one: instances that were known keep their connections and what was learned, new ones are added, those
@@ -52,6 +53,7 @@ func (t *Transport) report(err error) {
 func (t *Transport) adopt(set []registry.Instance) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now, before := time.Now(), t.view.Load()
 	next := make(map[instanceKey]*instance, len(set))
 	instances := make([]*instance, 0, len(set))
 	for _, described := range set {
@@ -69,6 +71,9 @@ func (t *Transport) adopt(set []registry.Instance) {
 			known.describe(described)
 		default:
 			known = newInstance(described, &t.config, t.security, &t.changes)
+			if !before.updated.IsZero() {
+				known.stats.StartSlowly(now) // those of the first set are all alike
+			}
 			t.changes.note(slog.LevelDebug, known, "joined")
 		}
 		next[key] = known
@@ -77,7 +82,12 @@ func (t *Transport) adopt(set []registry.Instance) {
 	slices.SortFunc(instances, func(a, b *instance) int { return strings.Compare(a.id, b.id) })
 	previous := t.known
 	t.known = next
-	t.publishLocked(&view{instances: instances, updated: time.Now()})
+	members := make([]balancer.Member, len(instances))
+	for at, known := range instances {
+		described := known.described.Load()
+		members[at] = balancer.Member{ID: known.id, Weight: described.Weight, Zone: described.Zone, Stats: known.stats}
+	}
+	t.publishLocked(&view{instances: instances, picker: balancer.New(t.balancing, members, before.picker), updated: now})
 	for key, gone := range previous {
 		if next[key] == nil {
 			t.retireLocked(key, gone)

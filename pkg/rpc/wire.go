@@ -25,7 +25,8 @@ type exchange struct {
 
 	limit   time.Time // of this attempt alone; zero if it has all the call's time
 	conn    *pool.Conn
-	written uint64 // bytes on the connection before this exchange; HTTP/1.1 only
+	began   time.Time // when there was a connection
+	written uint64    // bytes on the connection before this exchange; HTTP/1.1 only
 
 	dispatched atomic.Bool // whether the slot was used, by a request or by giving it back
 	unused     bool        // whether it was given back without a request
