@@ -1,8 +1,8 @@
 package balancer
 
 import (
-	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,7 +12,9 @@ import (
 // alone, so all clients agree on owners, and a change of the set moves only the keys that it has to. As the ring alone is uneven, and keys are
 // even more so, a member that has much more in flight than its share passes calls on to the next (bounded loads).
 type ring struct {
-	points []point
+	points []point  // sorted
+	starts []uint32 // of the points whose hashes' first bits, without the last shift, are the index
+	shift  int
 	bounds []float64 // by seat: what a member may have in flight, as a part of all that is
 	flight flight
 }
@@ -38,7 +40,7 @@ func newRing(choices []choice, ids func(at int32) string, balance float64) *ring
 	for _, c := range choices {
 		total += c.weight
 	}
-	r := &ring{bounds: make([]float64, len(choices))}
+	r := &ring{bounds: make([]float64, len(choices)), points: make([]point, 0, 2*pointsPerMember*len(choices))}
 	// A power of two, so that it does not change, and with it everyone's points, each time the mean does.
 	norm := math.Exp2(math.Round(math.Log2(total / float64(len(choices)))))
 	for seat, c := range choices {
@@ -48,13 +50,45 @@ func newRing(choices []choice, ids func(at int32) string, balance float64) *ring
 			r.points = append(r.points, point{hash: mix(hash + uint64(nth)*0x9e3779b97f4a7c15), seat: int32(seat)})
 		}
 	}
-	slices.SortFunc(r.points, func(a, b point) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.seat, b.seat)) })
+	r.sortPoints()
 	return r
+}
+
+// sortPoints sorts the points by hash, in linear time, as hashes are spread evenly: into about as many buckets as there are points, and
+// within each by insertion. It leaves where each bucket starts, so that no search is needed later.
+func (r *ring) sortPoints() {
+	width := bits.Len(uint(len(r.points)))
+	r.shift = 64 - width
+	r.starts = make([]uint32, 1<<width+1)
+	for _, p := range r.points {
+		r.starts[p.hash>>r.shift+1]++
+	}
+	for bucket := range 1 << width {
+		r.starts[bucket+1] += r.starts[bucket]
+	}
+	sorted, filled := make([]point, len(r.points)), slices.Clone(r.starts)
+	for _, p := range r.points {
+		bucket := p.hash >> r.shift
+		at := filled[bucket]
+		filled[bucket]++
+		for ; at > r.starts[bucket] && p.before(sorted[at-1]); at-- {
+			sorted[at] = sorted[at-1]
+		}
+		sorted[at] = p
+	}
+	r.points = sorted
+}
+
+func (p point) before(other point) bool {
+	return p.hash < other.hash || p.hash == other.hash && p.seat < other.seat
 }
 
 // from returns the index of the first point at or after the hash.
 func (r *ring) from(hash uint64) int {
-	at, _ := slices.BinarySearchFunc(r.points, hash, func(p point, hash uint64) int { return cmp.Compare(p.hash, hash) })
+	at := int(r.starts[hash>>r.shift])
+	for at < len(r.points) && r.points[at].hash < hash {
+		at++
+	}
 	return at
 }
 

@@ -20,7 +20,7 @@ var _ balancer.Candidate = (*candidate)(nil)
 func (c *candidate) InFlight() int64 { return c.inFlight.Load() }
 func (c *candidate) Weight() int64   { return c.weight }
 
-func weighing(weights ...int64) []*candidate {
+func candidatesOf(weights ...int64) []*candidate {
 	candidates := make([]*candidate, len(weights))
 	for number, weight := range weights {
 		candidates[number] = &candidate{number: number, weight: weight}
@@ -28,12 +28,14 @@ func weighing(weights ...int64) []*candidate {
 	return candidates
 }
 
-func equal(count int) []*candidate { return weighing(slices.Repeat([]int64{1}, count)...) }
+func equalCandidates(count int) []*candidate {
+	return candidatesOf(slices.Repeat([]int64{1}, count)...)
+}
 
 func anyone(*candidate) bool { return true }
 
 // picks counts how often each candidate is picked.
-func picks(t *testing.T, candidates []*candidate, allowed func(*candidate) bool, calls int) []int {
+func candidatePicks(t *testing.T, candidates []*candidate, allowed func(*candidate) bool, calls int) []int {
 	t.Helper()
 	counts := make([]int, len(candidates))
 	for range calls {
@@ -67,7 +69,7 @@ func TestIdleCandidates(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(weights), func(t *testing.T) {
 			t.Parallel()
-			expectShares(t, picks(t, weighing(weights...), anyone, 30_000), weights)
+			expectCandidateShares(t, candidatePicks(t, candidatesOf(weights...), anyone, 30_000), weights)
 		})
 	}
 }
@@ -76,7 +78,7 @@ func TestIdleCandidates(t *testing.T) {
 func TestManyWeights(t *testing.T) {
 	t.Parallel()
 	weights := append(slices.Repeat([]int64{1}, 50), slices.Repeat([]int64{3}, 50)...)
-	counts := picks(t, weighing(weights...), anyone, 100_000)
+	counts := candidatePicks(t, candidatesOf(weights...), anyone, 100_000)
 	heavy := 0
 	for _, count := range counts[50:] {
 		heavy += count
@@ -99,11 +101,11 @@ func TestLessLoadedIsPreferred(t *testing.T) {
 		{[2]int64{1, 3}, [2]int64{1, 4}, 0},
 		{[2]int64{1, 65535}, [2]int64{1, 65534}, 1},
 	} {
-		candidates := weighing(row.weights[:]...)
+		candidates := candidatesOf(row.weights[:]...)
 		for number, inFlight := range row.inFlight {
 			candidates[number].inFlight.Store(inFlight)
 		}
-		if counts := picks(t, candidates, anyone, 1000); counts[row.want] != 1000 {
+		if counts := candidatePicks(t, candidates, anyone, 1000); counts[row.want] != 1000 {
 			t.Errorf("weights %v, in flight %v: picked %v, want always %d", row.weights, row.inFlight, counts, row.want)
 		}
 	}
@@ -112,11 +114,11 @@ func TestLessLoadedIsPreferred(t *testing.T) {
 // TestMostLoadedIsAvoided: of many, the most loaded is never picked, and the others still are, each.
 func TestMostLoadedIsAvoided(t *testing.T) {
 	t.Parallel()
-	candidates := equal(20)
+	candidates := equalCandidates(20)
 	for _, c := range candidates {
 		c.inFlight.Store(int64(c.number))
 	}
-	counts := picks(t, candidates, anyone, 100_000)
+	counts := candidatePicks(t, candidates, anyone, 100_000)
 	if counts[19] > 100_000/20/8 { // where it is all that was looked at, for the few are drawn with repetition
 		t.Errorf("the most loaded was picked %d times", counts[19])
 	}
@@ -131,7 +133,7 @@ func TestMostLoadedIsAvoided(t *testing.T) {
 // TestLoadFollowsWeights: calls that last are spread so that each has in flight what its weight says.
 func TestLoadFollowsWeights(t *testing.T) {
 	t.Parallel()
-	candidates := weighing(1, 2, 3, 4)
+	candidates := candidatesOf(1, 2, 3, 4)
 	for range 1000 {
 		chosen, _ := balancer.PowerOfTwo(candidates, anyone)
 		chosen.inFlight.Add(1)
@@ -144,25 +146,25 @@ func TestLoadFollowsWeights(t *testing.T) {
 }
 
 // TestWeightZero: picked only where all that are allowed have weight 0, and then the less loaded.
-func TestWeightZero(t *testing.T) {
+func TestCandidateWeightZero(t *testing.T) {
 	t.Parallel()
-	candidates := weighing(0, 0, 1)
+	candidates := candidatesOf(0, 0, 1)
 	candidates[2].inFlight.Store(1000)
-	expectShares(t, picks(t, candidates, anyone, 1000), []int64{0, 0, 1})
+	expectCandidateShares(t, candidatePicks(t, candidates, anyone, 1000), []int64{0, 0, 1})
 	notTheLast := func(c *candidate) bool { return c.number != 2 }
-	expectShares(t, picks(t, candidates, notTheLast, 10_000), []int64{1, 1, 0})
+	expectCandidateShares(t, candidatePicks(t, candidates, notTheLast, 10_000), []int64{1, 1, 0})
 	candidates[0].inFlight.Store(1)
-	expectShares(t, picks(t, candidates, notTheLast, 1000), []int64{0, 1, 0})
+	expectCandidateShares(t, candidatePicks(t, candidates, notTheLast, 1000), []int64{0, 1, 0})
 
-	many := weighing(append(slices.Repeat([]int64{0}, 999), 1)...) // rarely among the few that are looked at
-	expectShares(t, picks(t, many, anyone, 2000), append(slices.Repeat([]int64{0}, 999), 1))
+	many := candidatesOf(append(slices.Repeat([]int64{0}, 999), 1)...) // rarely among the few that are looked at
+	expectCandidateShares(t, candidatePicks(t, many, anyone, 2000), append(slices.Repeat([]int64{0}, 999), 1))
 }
 
 // TestAllowed: what is not allowed is never picked, however rare the rest, and none is if none is allowed.
 func TestAllowed(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{1, 2, 3, 8, 9, 1000} {
-		candidates := equal(count)
+		candidates := equalCandidates(count)
 		for only := 0; only < count; only += max(1, count/3) {
 			for range 100 {
 				chosen, ok := balancer.PowerOfTwo(candidates, func(c *candidate) bool { return c.number == only })
@@ -180,13 +182,13 @@ func TestAllowed(t *testing.T) {
 	}
 	even := func(c *candidate) bool { return c.number%2 == 0 }
 	weights := []int64{1, 0, 1, 0, 1, 0}
-	expectShares(t, picks(t, equal(6), even, 10_000), weights)
+	expectCandidateShares(t, candidatePicks(t, equalCandidates(6), even, 10_000), weights)
 }
 
 // TestAllocations: none, also with a predicate that looks at its surroundings.
-func TestAllocations(t *testing.T) {
+func TestCandidateAllocations(t *testing.T) {
 	for _, count := range []int{3, 1000} {
-		candidates := equal(count)
+		candidates := equalCandidates(count)
 		tried := []*candidate{candidates[0]}
 		avoid := [4]*candidate{candidates[1]}
 		refused := 1
@@ -205,7 +207,7 @@ func TestAllocations(t *testing.T) {
 
 func BenchmarkPowerOfTwo(b *testing.B) {
 	for _, count := range []int{3, 100, 1000, 10_000} {
-		candidates := equal(count)
+		candidates := equalCandidates(count)
 		half := func(c *candidate) bool { return c.number%2 == 0 }
 		for name, allowed := range map[string]func(*candidate) bool{"all": anyone, "half": half} {
 			b.Run(fmt.Sprintf("candidates=%d/allowed=%s", count, name), func(b *testing.B) {
@@ -218,4 +220,13 @@ func BenchmarkPowerOfTwo(b *testing.B) {
 			})
 		}
 	}
+}
+
+func expectCandidateShares(t *testing.T, counts []int, weights []int64) {
+	t.Helper()
+	shares := make([]int, len(weights))
+	for at, weight := range weights {
+		shares[at] = int(weight)
+	}
+	expectShares(t, counts, shares)
 }
