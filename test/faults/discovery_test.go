@@ -177,6 +177,12 @@ func (j *journal) count(texts ...string) int {
 	return found
 }
 
+func (j *journal) text() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lines.String()
+}
+
 // meter counts the queries that go to an agent.
 type meter struct {
 	http.RoundTripper
