@@ -70,6 +70,7 @@ func valueOf(t *testing.T, config any, key string) any {
 // texts are other values than the default, where one that is made from the type alone would not do.
 var texts = map[string]string{
 	"protocol": "grpc", "retry.initial_backoff": "1ms", "balancer.policy": "random", "balancer.hash_balance": "2.5",
+	"outlier.success_rate.enforcement_percent": "50", "outlier.failure_percentage.enforcement_percent": "50",
 	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
@@ -103,8 +104,11 @@ func another(t *testing.T, key string, value reflect.Value) (want any, variable,
 		text = fmt.Sprint(!value)
 		return !value, text, text
 	case int:
-		text = fmt.Sprint(value + 1)
-		return value + 1, text, text
+		number, err := strconv.Atoi(cmp.Or(text, fmt.Sprint(value+1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number, fmt.Sprint(number), fmt.Sprint(number)
 	case uint:
 		text = fmt.Sprint(value + 1)
 		return value + 1, text, text

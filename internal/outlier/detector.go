@@ -88,23 +88,26 @@ func (d *Detector) tooManyInARow(host *Host, now time.Time) (ejected bool) {
 	return ejected
 }
 
-func (d *Detector) probed(host *Host, now time.Time, succeeded bool) { //nolint:revive // a result, not a mode
+func (d *Detector) probed(host *Host, now time.Time, err error) {
 	d.mu.Lock()
 	host.probing = false
-	if succeeded {
+	if err == nil {
 		host.failedProbes = 0
 	} else {
 		host.failedProbes++
 	}
-	switch {
-	case host.state.Phase == AwaitingProbe && succeeded:
+	switch limit := d.config.ConsecutiveFailures; {
+	case host.state.Phase == AwaitingProbe && err == nil:
 		host.inARow.Store(0)
 		host.seen = host.counts() // what it did while it was out is not held against it
 		d.moveLocked(host, State{Phase: Serving, Cause: CauseProbeSucceeded, Reason: "a probe succeeded", Since: now})
 	case host.state.Phase == AwaitingProbe:
+		host.state.Reason = "the ejection has passed, but the probe failed: " + err.Error()
 		host.state.Until = now.Add(d.jitter(d.config.probePause(host.failedProbes)))
-	case host.state.Phase == Serving && d.config.ConsecutiveFailures > 0 && host.failedProbes >= d.config.ConsecutiveFailures:
-		d.ejectLocked(host, now, CauseFailedProbes, func() string { return fmt.Sprintf("%d probes in a row failed", host.failedProbes) })
+	case host.state.Phase == Serving && limit > 0 && host.failedProbes >= limit:
+		d.ejectLocked(host, now, CauseFailedProbes, func() string {
+			return fmt.Sprintf("%d probes in a row failed: %v", host.failedProbes, err)
+		})
 	}
 	d.mu.Unlock()
 	d.wake()
@@ -136,11 +139,11 @@ func (d *Detector) ejectLocked(host *Host, now time.Time, cause Cause, reason fu
 		return false
 	}
 	host.multiplier++
-	host.failedProbes = 0
 	d.moveLocked(host, State{
 		Phase: Ejected, Cause: cause, Reason: reason(), Since: now, Until: now.Add(d.config.ejectionTime(host.multiplier)),
 		Ejections: 1,
 	})
+	host.failedProbes = 0
 	return true
 }
 

@@ -129,9 +129,8 @@ func (h *Host) BeginProbe(now time.Time) bool {
 	return due
 }
 
-// Probed records the result of a probe, whether it was awaited or not. A host that awaits it is re-admitted by success, and after a failure
-// awaits another. A host that serves is ejected by as many failures in a row as of calls; a success takes none of its calls' failures
-// back: a health endpoint that answers must not hide calls that fail. An ejection lasts as long as it has to, whatever probes say.
-func (h *Host) Probed(now time.Time, succeeded bool) { //nolint:revive // a result, not a mode
-	h.detector.probed(h, now, succeeded)
-}
+// Probed records the result of a probe, whether it was awaited or not; err is why it failed, nil if it succeeded. A host that awaits it
+// is re-admitted by success, and after a failure awaits another. A host that serves is ejected by as many failures in a row as of calls; a
+// success takes none of its calls' failures back: a health endpoint that answers must not hide calls that fail. An ejection lasts as long as
+// it has to, whatever probes say.
+func (h *Host) Probed(now time.Time, err error) { h.detector.probed(h, now, err) }

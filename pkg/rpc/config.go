@@ -53,6 +53,8 @@ type ClientConfig struct {
 	Balancer BalancerConfig `koanf:"balancer"`
 	// Breaker keeps calls away from an instance that fails.
 	Breaker BreakerConfig `koanf:"breaker"`
+	// Outlier keeps calls away from instances that fail where their peers do not.
+	Outlier OutlierConfig `koanf:"outlier"`
 	// Pool keeps the connections to each instance.
 	Pool PoolConfig `koanf:"pool"`
 	// TLS protects the connections.
@@ -92,6 +94,75 @@ type BreakerConfig struct {
 	OpenFor time.Duration `koanf:"open_for"`
 	// HalfOpenSuccesses is how many probes must succeed to close the breaker. Default 2.
 	HalfOpenSuccesses uint `koanf:"half_open_successes"`
+}
+
+// OutlierConfig configures the ejection of outliers: instances that fail where their peers do not. An ejected one gets no calls until its
+// time has passed and a probe of it, by grpc.health.v1, has succeeded. Only failures to serve count, as for [BreakerConfig]. What gRFC A50
+// has means what it means there (https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md).
+type OutlierConfig struct {
+	// Enabled switches ejection on. Default true.
+	Enabled bool `koanf:"enabled"`
+	// Interval is the time between two looks at the rates of all instances. There are none while there are no calls. Default 10s (A50).
+	Interval time.Duration `koanf:"interval"`
+	// BaseEjection is how long an instance's first ejection lasts. The next lasts twice as long, and so on, and each interval that it serves
+	// takes one step back. Default 30s (A50).
+	BaseEjection time.Duration `koanf:"base_ejection"`
+	// MaxEjection bounds an ejection; at least BaseEjection. Default 5m (A50).
+	MaxEjection time.Duration `koanf:"max_ejection"`
+	// MaxEjectedPercent bounds the share of instances that are out at a time, 0 to 100. One may always be, but never the last that serves.
+	// Default 10 (A50).
+	MaxEjectedPercent int `koanf:"max_ejected_percent"`
+	// PanicPercent is the share of instances, 0 to 100, below which calls go to all again if fewer are left: serving from all beats
+	// burying the rest. 0 means never. Default 50 (Envoy's healthy panic threshold).
+	PanicPercent int `koanf:"panic_percent"`
+	// ConsecutiveFailures ejects an instance at once after so many failures in a row, of calls or of active probes. 0 means never. Default 5
+	// (Envoy).
+	ConsecutiveFailures int `koanf:"consecutive_failures"`
+	// SuccessRate ejects instances whose success rate is far below that of the others.
+	SuccessRate SuccessRateConfig `koanf:"success_rate"`
+	// FailurePercentage ejects instances of whose calls too many fail.
+	FailurePercentage FailurePercentageConfig `koanf:"failure_percentage"`
+	// Probe asks instances for their health.
+	Probe ProbeConfig `koanf:"probe"`
+}
+
+// SuccessRateConfig ejects each instance whose share of calls that succeeded within an interval lies too far below the mean of all.
+type SuccessRateConfig struct {
+	// Enabled switches the comparison on. Default true.
+	Enabled bool `koanf:"enabled"`
+	// StdevFactor is how far below the mean too far is, in thousandths of the standard deviation. Default 1900 (A50).
+	StdevFactor int `koanf:"stdev_factor"`
+	// EnforcementPercent is the chance that an outlier found is ejected, 0 to 100. Default 100 (A50).
+	EnforcementPercent int `koanf:"enforcement_percent"`
+	// MinHosts is how many instances must have RequestVolume calls for their mean to mean anything. Default 5 (A50).
+	MinHosts int `koanf:"min_hosts"`
+	// RequestVolume is how many calls within an interval an instance must have to be compared. Default 100 (A50).
+	RequestVolume int `koanf:"request_volume"`
+}
+
+// FailurePercentageConfig ejects each instance of whose calls within an interval too many failed, whatever those of the others did.
+type FailurePercentageConfig struct {
+	// Enabled switches it on. Default true.
+	Enabled bool `koanf:"enabled"`
+	// Threshold is the percentage that must be exceeded, 0 to 100. Default 85 (A50).
+	Threshold int `koanf:"threshold"`
+	// EnforcementPercent is the chance that an instance above the threshold is ejected, 0 to 100. Default 100 (A50).
+	EnforcementPercent int `koanf:"enforcement_percent"`
+	// MinHosts is how many instances there must be. Default 5 (A50).
+	MinHosts int `koanf:"min_hosts"`
+	// RequestVolume is how many calls within an interval an instance must have to be judged. Default 50 (A50).
+	RequestVolume int `koanf:"request_volume"`
+}
+
+// ProbeConfig configures the calls of grpc.health.v1.Health/Check to single instances. An instance that does not offer it, or not to this
+// client, passes by answering at all.
+type ProbeConfig struct {
+	// Timeout bounds one probe, the opening of a connection included. Default 1s.
+	Timeout time.Duration `koanf:"timeout"`
+	// Interval is the time between two probes of an instance that serves, give or take a fifth: active probing, which finds it ill before a call
+	// does, at the cost of calls also when there is nothing to do. ConsecutiveFailures of them in a row eject. 0 means that only instances
+	// that were ejected are probed. Default 0.
+	Interval time.Duration `koanf:"interval"`
 }
 
 // PoolConfig configures the connections that a [Transport] keeps to each instance.
@@ -189,6 +260,13 @@ func DefaultClientConfig() ClientConfig {
 		Breaker: BreakerConfig{
 			Enabled: true, FailureRate: 0.5, MinCalls: 10, Window: 10 * time.Second, OpenFor: 5 * time.Second, HalfOpenSuccesses: 2,
 		},
+		Outlier: OutlierConfig{
+			Enabled: true, Interval: 10 * time.Second, BaseEjection: 30 * time.Second, MaxEjection: 5 * time.Minute,
+			MaxEjectedPercent: 10, PanicPercent: 50, ConsecutiveFailures: 5,
+			SuccessRate:       SuccessRateConfig{Enabled: true, StdevFactor: 1900, EnforcementPercent: 100, MinHosts: 5, RequestVolume: 100},
+			FailurePercentage: FailurePercentageConfig{Enabled: true, Threshold: 85, EnforcementPercent: 100, MinHosts: 5, RequestVolume: 50},
+			Probe:             ProbeConfig{Timeout: time.Second},
+		},
 		Pool: PoolConfig{
 			MaxConnections: 4, MaxHTTPConnections: 256, DialTimeout: 2 * time.Second, IdleTimeout: 90 * time.Second,
 			PingTimeout: 5 * time.Second, DrainTimeout: 10 * time.Second,
@@ -246,6 +324,7 @@ func (c ClientConfig) Validate() error {
 	v.positiveDuration("breaker.window", c.Breaker.Window)
 	v.positiveDuration("breaker.open_for", c.Breaker.OpenFor)
 	v.check("breaker.half_open_successes", c.Breaker.HalfOpenSuccesses >= 1, c.Breaker.HalfOpenSuccesses, "1 or more")
+	c.Outlier.validate(&v)
 	v.positive("pool.max_connections", c.Pool.MaxConnections)
 	v.positive("pool.max_http_connections", c.Pool.MaxHTTPConnections)
 	v.positiveDuration("pool.dial_timeout", c.Pool.DialTimeout)
@@ -255,6 +334,28 @@ func (c ClientConfig) Validate() error {
 	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)
 	v.check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), fmt.Sprintf("%q", c.TLS.KeyFile), "set together with tls.cert_file")
 	return v.err()
+}
+
+// validate checks the keys below "outlier".
+func (c *OutlierConfig) validate(v *validation) {
+	v.positiveDuration("outlier.interval", c.Interval)
+	v.positiveDuration("outlier.base_ejection", c.BaseEjection)
+	v.check("outlier.max_ejection", c.MaxEjection >= c.BaseEjection, c.MaxEjection, "at least outlier.base_ejection")
+	v.percent("outlier.max_ejected_percent", c.MaxEjectedPercent)
+	v.percent("outlier.panic_percent", c.PanicPercent)
+	v.check("outlier.consecutive_failures", c.ConsecutiveFailures >= 0, c.ConsecutiveFailures, "0 or more")
+	v.check("outlier.success_rate.stdev_factor", c.SuccessRate.StdevFactor >= 0, c.SuccessRate.StdevFactor, "0 or more")
+	v.percent("outlier.success_rate.enforcement_percent", c.SuccessRate.EnforcementPercent)
+	v.positive("outlier.success_rate.min_hosts", c.SuccessRate.MinHosts)
+	v.positive("outlier.success_rate.request_volume", c.SuccessRate.RequestVolume)
+	v.percent("outlier.failure_percentage.threshold", c.FailurePercentage.Threshold)
+	v.percent("outlier.failure_percentage.enforcement_percent", c.FailurePercentage.EnforcementPercent)
+	v.positive("outlier.failure_percentage.min_hosts", c.FailurePercentage.MinHosts)
+	v.positive("outlier.failure_percentage.request_volume", c.FailurePercentage.RequestVolume)
+	v.positiveDuration("outlier.probe.timeout", c.Probe.Timeout)
+	v.notNegative("outlier.probe.interval", c.Probe.Interval)
+	v.check("outlier.probe.interval", c.Probe.Interval <= 0 || c.ConsecutiveFailures > 0, c.Probe.Interval,
+		"0 while outlier.consecutive_failures is, by which failed probes are counted")
 }
 
 // Validate returns a [*KeyError] for each field that is impossible, joined, or nil. It opens no file.
@@ -302,6 +403,8 @@ func (v *validation) check(key string, ok bool, value any, want string) { //noli
 }
 
 func (v *validation) positive(key string, value int) { v.check(key, value > 0, value, "1 or more") }
+
+func (v *validation) percent(key string, value int) { v.check(key, 0 <= value && value <= 100, value, "within 0 to 100") }
 
 func (v *validation) notNegative(key string, value time.Duration) {
 	v.check(key, value >= 0, value, "0 or more")
