@@ -404,7 +404,9 @@ func (v *validation) check(key string, ok bool, value any, want string) { //noli
 
 func (v *validation) positive(key string, value int) { v.check(key, value > 0, value, "1 or more") }
 
-func (v *validation) percent(key string, value int) { v.check(key, 0 <= value && value <= 100, value, "within 0 to 100") }
+func (v *validation) percent(key string, value int) {
+	v.check(key, 0 <= value && value <= 100, value, "within 0 to 100")
+}
 
 func (v *validation) notNegative(key string, value time.Duration) {
 	v.check(key, value >= 0, value, "0 or more")

@@ -19,6 +19,20 @@ const (
 	HealthServiceUnknown HealthStatus = 3
 )
 
+// String returns the name in grpc.health.v1, such as "NOT_SERVING".
+func (s HealthStatus) String() string {
+	switch s {
+	case HealthServing:
+		return "SERVING"
+	case HealthNotServing:
+		return "NOT_SERVING"
+	case HealthServiceUnknown:
+		return "SERVICE_UNKNOWN"
+	default:
+		return "UNKNOWN"
+	}
+}
+
 // Health is what a [Server] says of itself through grpc.health.v1.Health. It knows the server as a whole, whose name is empty, every
 // protobuf service that the server hosts, such as "goplt.auth.v1.AuthService", and every name it registers under, such as "auth".
 // All are serving from the start, and the state of one says nothing about the others.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -13,33 +14,51 @@ import (
 
 const healthServiceName = "grpc.health.v1.Health"
 
-// healthService serves a [Health] as grpc.health.v1.Health. Its messages are dynamic ones of a descriptor of its own, and not generated:
-// a program may link each protobuf name once, and one that uses goplt may well link grpc-go's copy too.
-type healthService struct {
-	health                   *Health
+// healthSchema is grpc.health.v1 for both halves. Its messages are dynamic ones of a descriptor of its own, and not generated: a program may
+// link each protobuf name once, and one that uses goplt may well link grpc-go's copy too.
+type healthSchema struct {
 	check, watch             protoreflect.MethodDescriptor
 	requestName, replyStatus protoreflect.FieldDescriptor
 }
 
-func newHealthService(health *Health) (*healthService, error) {
+// loadHealthSchema builds the schema once per process, when it is first needed.
+var loadHealthSchema = sync.OnceValues(func() (*healthSchema, error) { //nolint:gochecknoglobals // a constant that has to be computed
 	file, err := protodesc.NewFile(healthFile(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: descriptor of %s: %w", healthServiceName, err)
 	}
 	methods := file.Services().ByName("Health").Methods()
 	check := methods.ByName("Check")
-	return &healthService{
-		health: health, check: check, watch: methods.ByName("Watch"),
+	return &healthSchema{
+		check: check, watch: methods.ByName("Watch"),
 		requestName: check.Input().Fields().ByName("service"), replyStatus: check.Output().Fields().ByName("status"),
 	}, nil
+})
+
+// checkSpec and watchSpec are the methods under the standard's procedure names.
+func (s *healthSchema) checkSpec() connect.Spec {
+	return connect.Spec{Procedure: "/" + healthServiceName + "/Check", StreamType: connect.StreamTypeUnary, Schema: s.check}
 }
 
-// methods returns what to register on a server, under the standard's procedure names.
+func (s *healthSchema) watchSpec() connect.Spec {
+	return connect.Spec{Procedure: "/" + healthServiceName + "/Watch", StreamType: connect.StreamTypeServer, Schema: s.watch}
+}
+
+// healthService serves a [Health] as grpc.health.v1.Health.
+type healthService struct {
+	*healthSchema
+
+	health *Health
+}
+
+func newHealthService(health *Health) (*healthService, error) {
+	schema, err := loadHealthSchema()
+	return &healthService{healthSchema: schema, health: health}, err
+}
+
+// methods returns what to register on a server.
 func (s *healthService) methods() []connect.Method {
-	return []connect.Method{
-		{Spec: connect.Spec{Procedure: "/" + healthServiceName + "/Check", StreamType: connect.StreamTypeUnary, Schema: s.check}, Handler: s.serveCheck},
-		{Spec: connect.Spec{Procedure: "/" + healthServiceName + "/Watch", StreamType: connect.StreamTypeServer, Schema: s.watch}, Handler: s.serveWatch},
-	}
+	return []connect.Method{{Spec: s.checkSpec(), Handler: s.serveCheck}, {Spec: s.watchSpec(), Handler: s.serveWatch}}
 }
 
 func (s *healthService) serveCheck(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {

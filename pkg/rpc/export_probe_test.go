@@ -1,0 +1,30 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// Probed is an instance outside of a transport, for the tests of probes.
+type Probed struct{ instance *instance }
+
+// NewProbed returns the instance without connections.
+func NewProbed(described registry.Instance, config *ClientConfig) *Probed {
+	return &Probed{newInstance(described, config, nil, slog.New(slog.DiscardHandler))}
+}
+
+// Probe probes it.
+func (p *Probed) Probe(ctx context.Context, spoken Protocol) error { return p.instance.probe(ctx, spoken) }
+
+// Traces returns what calls leave behind: attempts, failures, those in flight, and whether gRPC was learned not to get through.
+func (p *Probed) Traces() (calls, failures uint64, inFlight int64, speaksHTTP bool) {
+	return p.instance.calls.Load(), p.instance.fails.Load(), p.instance.inFlight.Load(), p.instance.speaksHTTP.Load()
+}
+
+// Breaker returns the state of its breaker.
+func (p *Probed) Breaker() string { return p.instance.breaker.State().String() }
+
+// Close closes its connections.
+func (p *Probed) Close() { p.instance.close() }

@@ -1,0 +1,96 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/internal/pool"
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// probe asks the instance, as it is spoken to now, whether it takes calls, and returns nil if so. ctx bounds it. It goes over the connections
+// that calls use, so that it finds what they would find, but neither the breaker nor the balancer hears of it.
+//
+// The name asked for is the instance's own, if it has one (see [registry.MetadataHealth]), whose status is that of the service it stands for; else
+// the server as a whole. An instance that does not know the name, or does not offer health, or not to this client, answered, and passes.
+func (i *instance) probe(ctx context.Context, spoken Protocol) error {
+	name := i.described.Load().Metadata[registry.MetadataHealth]
+	chosen := i.wireFor(spoken)
+	blocked, err := probe(ctx, chosen, name)
+	if blocked && spoken == ProtocolAuto {
+		_, err = probe(ctx, &i.http, name)
+	}
+	return err
+}
+
+// probe asks by one protocol. It also reports whether gRPC proved not to get through.
+func probe(ctx context.Context, chosen *wire, name string) (blocked bool, err error) {
+	line := &direct{wire: chosen}
+	status, err := CheckHealth(ctx, line, name)
+	blocked = line.exchange.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
+	switch {
+	case err != nil && !line.offersNone(err):
+		return blocked, fmt.Errorf("health by %s: %w", chosen.protocol, err)
+	case err == nil && status != HealthServing && status != HealthServiceUnknown:
+		return false, fmt.Errorf("health by %s: the instance is %v", chosen.protocol, status)
+	default:
+		return blocked, nil
+	}
+}
+
+// direct is a [connect.Transport] for one exchange with one instance.
+type direct struct {
+	wire     *wire
+	exchange exchange
+}
+
+var _ connect.Transport = (*direct)(nil)
+
+// NewClientStream reserves a connection and opens the stream on it.
+func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	d.exchange.Context = ctx
+	conn, err := d.wire.pool.Acquire(ctx)
+	if err != nil {
+		if ctxErr := ctx.Err(); ctxErr != nil {
+			return nil, contextError(ctxErr)
+		}
+		return nil, unavailable(err)
+	}
+	d.exchange.conn = conn
+	stream, err := d.wire.transport.NewClientStream(&d.exchange, spec)
+	if err != nil {
+		d.exchange.finish()
+		return nil, err
+	}
+	return &directStream{ClientStream: stream, exchange: &d.exchange}, nil
+}
+
+// offersNone reports whether the instance answered, and what it answered says nothing of its health: that it does not offer the service, or
+// not to this client.
+func (d *direct) offersNone(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnimplemented:
+		return d.exchange.response != nil // also a plain 404 of an HTTP server
+	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+		return d.exchange.answered
+	default:
+		return false
+	}
+}
+
+// directStream gives its connection back when it is closed.
+type directStream struct {
+	connect.ClientStream
+
+	exchange *exchange
+}
+
+// Close gives back a connection that was not used before the stream is closed, which would send a request without a message.
+func (s *directStream) Close() error {
+	s.exchange.finish()
+	_ = s.ClientStream.Close() // the answer is complete, or has failed for a reason that is known
+	return nil
+}

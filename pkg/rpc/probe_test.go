@@ -1,0 +1,193 @@
+package rpc_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// newProbed returns an instance with one connection and one stream at a time, so that a slot that is not given back makes the next probe fail.
+func newProbed(t *testing.T, described registry.Instance) *rpc.Probed {
+	t.Helper()
+	config := rpc.DefaultClientConfig()
+	config.Pool.MaxConnections, config.Pool.MaxHTTPConnections = 1, 1
+	config.Breaker.MinCalls, config.Breaker.FailureRate = 1, 0.01
+	probed := rpc.NewProbed(described, &config)
+	t.Cleanup(probed.Close)
+	return probed
+}
+
+// expectProbe probes three times, and checks that each ends as wanted and leaves no trace. want is what the error's text holds; empty if none.
+func expectProbe(t *testing.T, probed *rpc.Probed, spoken rpc.Protocol, timeout time.Duration, want string) {
+	t.Helper()
+	for number := range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		err := probed.Probe(ctx, spoken)
+		cancel()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("probe %d: got %v, want %q", number+1, err, want)
+		}
+	}
+	calls, failures, inFlight, speaksHTTP := probed.Traces()
+	if breaker := probed.Breaker(); calls != 0 || failures != 0 || inFlight != 0 || speaksHTTP || breaker != "closed" {
+		t.Errorf("left behind: %d calls, %d failures, %d in flight, HTTP %t, breaker %s", calls, failures, inFlight, speaksHTTP, breaker)
+	}
+}
+
+// patience is a time-out that nothing here should need.
+const patience = 10 * time.Second
+
+// TestProbeServer: our own server, by either protocol, is as well as it says, under the name that the registry has for it.
+func TestProbeServer(t *testing.T) {
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		t.Run(string(spoken), func(t *testing.T) {
+			_, handlers := newWords()
+			reg := &recordingRegistry{}
+			config := testConfig()
+			config.MaxConcurrentStreams = 1
+			server := startServer(t, handlers, config, rpc.WithRegistration(reg, "words"))
+			how := "grpc"
+			if spoken == rpc.ProtocolHTTP {
+				how = "http"
+			}
+			anonymous, registered := newProbed(t, instanceAt(t, "a", server.Addr())), newProbed(t, reg.registered[0])
+			stranger := instanceAt(t, "b", server.Addr())
+			stranger.Metadata = map[string]string{registry.MetadataHealth: "of another process"}
+			expectProbe(t, anonymous, spoken, patience, "")
+			expectProbe(t, registered, spoken, patience, "")
+			expectProbe(t, newProbed(t, stranger), spoken, patience, "") // it answered
+
+			server.Health().SetNotServing("words")
+			expectProbe(t, anonymous, spoken, patience, "")
+			expectProbe(t, registered, spoken, patience, "health by "+how+": the instance is NOT_SERVING")
+			server.Health().SetServing("words")
+			expectProbe(t, registered, spoken, patience, "")
+
+			server.Health().SetNotServing("")
+			expectProbe(t, anonymous, spoken, patience, "health by "+how+": the instance is NOT_SERVING")
+		})
+	}
+}
+
+// healthAnswer serves one answer to every request.
+func healthAnswer(status int, contentType, body string) http.HandlerFunc {
+	return func(writer http.ResponseWriter, request *http.Request) {
+		_, _ = io.Copy(io.Discard, request.Body)
+		writer.Header().Set("Content-Type", contentType)
+		writer.WriteHeader(status)
+		_, _ = io.WriteString(writer, body)
+	}
+}
+
+// byContentType gives gRPC and everything else answers of their own.
+func byContentType(grpc, other http.Handler) http.HandlerFunc {
+	return func(writer http.ResponseWriter, request *http.Request) {
+		if strings.HasPrefix(request.Header.Get("Content-Type"), "application/grpc") {
+			grpc.ServeHTTP(writer, request)
+		} else {
+			other.ServeHTTP(writer, request)
+		}
+	}
+}
+
+// TestProbeOthers: whoever answers without saying that it is ill passes, by whichever protocol gets through to it.
+func TestProbeOthers(t *testing.T) {
+	const auto, onlyGRPC, onlyHTTP = rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP
+	noHealth := new(authHandler).mount()
+	serving, ill := healthAnswer(200, "application/json", `{"status":"SERVING"}`), healthAnswer(200, "application/json", `{"status":"NOT_SERVING"}`)
+	noGRPC, noGRPCIll := byContentType(healthAnswer(415, "text/html", ""), serving), byContentType(healthAnswer(415, "text/html", ""), ill)
+	handlers := connect.NewServer()
+	handlers.Register(connect.Method{
+		Spec: connect.Spec{Procedure: "/grpc.health.v1.Health/Check"},
+		Handler: func(context.Context, connect.Spec, connect.ServerStream) error {
+			return connect.NewError(connect.CodeUnauthenticated, "no token")
+		},
+	})
+	wantsToken := http.NewServeMux()
+	connecthttp.Mount(wantsToken, handlers)
+	for _, row := range []struct {
+		name    string
+		handler http.Handler
+		speaks  protocols
+		spoken  rpc.Protocol
+		want    string
+	}{
+		{"connect without health", noHealth, http1And2, auto, ""},
+		{"connect without health", noHealth, http1And2, onlyGRPC, ""},
+		{"connect without health", noHealth, http1And2, onlyHTTP, ""},
+		{"connect without health over HTTP/1.1", noHealth, http1Only, auto, ""},
+		{"connect without health over HTTP/1.1", noHealth, http1Only, onlyGRPC, "does not speak HTTP/2"},
+		{"well over HTTP/1.1", serving, http1Only, auto, ""},
+		{"ill over HTTP/1.1", ill, http1Only, auto, "health by http: the instance is NOT_SERVING"},
+		{"a proxy that lets no gRPC through", noGRPC, http1And2, auto, ""},
+		{"a proxy that lets no gRPC through", noGRPC, http1And2, onlyGRPC, "415"},
+		{"ill behind such a proxy", noGRPCIll, http1And2, auto, "health by http: the instance is NOT_SERVING"},
+		{"wants a token", wantsToken, http1And2, onlyGRPC, ""},
+		{"wants a token", wantsToken, http1And2, onlyHTTP, ""},
+		{"status unknown", healthAnswer(200, "application/json", `{}`), http1And2, onlyHTTP, "the instance is UNKNOWN"},
+		{"a gateway says 401", healthAnswer(401, "text/plain", "who?"), http1And2, onlyHTTP, "unauthenticated"},
+		{"a gateway says 502", healthAnswer(502, "text/html", "bad"), http1And2, onlyHTTP, "502"},
+		{"a gateway says 503", healthAnswer(503, "text/html", "bad"), http1And2, onlyGRPC, "503"},
+		{"unavailable", healthAnswer(503, "application/json", `{"code":"unavailable","message":"later"}`), http1And2, onlyHTTP, "later"},
+		{"not JSON", healthAnswer(200, "application/json", `<html>`), http1And2, onlyHTTP, "health by http"},
+	} {
+		t.Run(row.name+" by "+string(row.spoken), func(t *testing.T) {
+			server := startHTTP(t, row.handler, row.speaks)
+			expectProbe(t, newProbed(t, instanceAt(t, "a", server.Listener.Addr().String())), row.spoken, patience, row.want)
+		})
+	}
+}
+
+// TestProbeUnreachable: nobody there, nobody who answers, and an instance that was removed are failures that say so, in time.
+func TestProbeUnreachable(t *testing.T) {
+	release := make(chan struct{})
+	silent := startHTTP(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), http1And2)
+	t.Cleanup(func() { close(release) }) // before the server is closed, which waits for its handlers
+	nobody := listen(t)
+	if err := nobody.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		t.Run(string(spoken), func(t *testing.T) {
+			expectProbe(t, newProbed(t, instanceAt(t, "a", nobody.Addr().String())), spoken, patience, "connection refused")
+			started := time.Now()
+			expectProbe(t, newProbed(t, instanceAt(t, "b", silent.Listener.Addr().String())), spoken, 200*time.Millisecond, "deadline exceeded")
+			if took := time.Since(started); took > patience {
+				t.Errorf("three probes of 200ms took %v", took)
+			}
+			removed := newProbed(t, instanceAt(t, "c", silent.Listener.Addr().String()))
+			removed.Close()
+			expectProbe(t, removed, spoken, patience, "closed")
+		})
+	}
+}
+
+// TestCheckHealth over any transport: all statuses, and what is no status.
+func TestCheckHealth(t *testing.T) {
+	_, handlers := newWords()
+	server := startServer(t, handlers, testConfig())
+	transport := newTransport(t, newScripted(instanceAt(t, "a", server.Addr())), nil)
+	check := func(service string, want rpc.HealthStatus) {
+		t.Helper()
+		if got, err := rpc.CheckHealth(t.Context(), transport, service); got != want || err != nil {
+			t.Errorf("%q: got %v, %v, want %v", service, got, err, want)
+		}
+	}
+	check("", rpc.HealthServing)
+	check("nothing", rpc.HealthServiceUnknown)
+	server.Health().SetNotServing("")
+	check("", rpc.HealthNotServing)
+	plain := startHTTP(t, new(authHandler).mount(), http1And2)
+	transport = newTransport(t, newScripted(instanceAt(t, "a", plain.Listener.Addr().String())), nil)
+	_, err := rpc.CheckHealth(t.Context(), transport, "")
+	expectCode(t, err, connect.CodeUnimplemented)
+}
