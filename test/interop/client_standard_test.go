@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 func TestClientWatchesHealthOfGRPCGo(t *testing.T) {
@@ -39,6 +41,27 @@ func TestClientWatchesHealthOfGRPCGo(t *testing.T) {
 	cancel()
 	if err := stream.Receive(new(grpc_health_v1.HealthCheckResponse)); connect.CodeOf(err) != connect.CodeCanceled {
 		t.Errorf("after cancel: %v, want canceled", err)
+	}
+}
+
+// TestClientChecksHealthOfGRPCGo: what re-admits an instance that was ejected, asked of grpc-go's health server.
+func TestClientChecksHealthOfGRPCGo(t *testing.T) {
+	state := health.NewServer()
+	_, addr := startGRPCGo(t, func(server *grpc.Server) { grpc_health_v1.RegisterHealthServer(server, state) })
+	transport := transportTo(t, []string{addr})
+	state.SetServingStatus("ill", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	for service, want := range map[string]rpc.HealthStatus{"": rpc.HealthServing, "ill": rpc.HealthNotServing, "nobody": rpc.HealthServiceUnknown} {
+		if got, err := rpc.CheckHealth(within(t), transport, service); got != want || err != nil {
+			t.Errorf("%q: %v, %v, want %v", service, got, err, want)
+		}
+	}
+	state.Shutdown()
+	if got, err := rpc.CheckHealth(within(t), transport, ""); got != rpc.HealthNotServing || err != nil {
+		t.Errorf("after shutdown: %v, %v, want %v", got, err, rpc.HealthNotServing)
+	}
+	_, without := startGRPCGo(t, func(*grpc.Server) {})
+	if _, err := rpc.CheckHealth(within(t), transportTo(t, []string{without}), ""); connect.CodeOf(err) != connect.CodeUnimplemented {
+		t.Errorf("without health: %v, want %v", err, connect.CodeUnimplemented)
 	}
 }
 
