@@ -42,7 +42,7 @@ func quickBreaker(config *rpc.ClientConfig) {
 	config.Breaker = rpc.BreakerConfig{
 		Enabled: true, FailureRate: 1, MinCalls: 2, Window: time.Minute, OpenFor: 50 * time.Millisecond, HalfOpenSuccesses: 2,
 	}
-	config.Retry.MaxAttempts = 1
+	config.Retry.MaxAttempts, config.Outlier.Enabled = 1, false
 }
 
 func TestBreakerKeepsCallsAway(t *testing.T) {

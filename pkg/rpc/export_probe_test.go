@@ -12,15 +12,17 @@ type Probed struct{ instance *instance }
 
 // NewProbed returns the instance without connections.
 func NewProbed(described registry.Instance, config *ClientConfig) *Probed {
-	return &Probed{newInstance(described, config, nil, slog.New(slog.DiscardHandler))}
+	return &Probed{newInstance(described, config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil)}
 }
 
 // Probe probes it.
-func (p *Probed) Probe(ctx context.Context, spoken Protocol) error { return p.instance.probe(ctx, spoken) }
+func (p *Probed) Probe(ctx context.Context, spoken Protocol) error {
+	return p.instance.probe(ctx, spoken)
+}
 
 // Traces returns what calls leave behind: attempts, failures, those in flight, and whether gRPC was learned not to get through.
 func (p *Probed) Traces() (calls, failures uint64, inFlight int64, speaksHTTP bool) {
-	return p.instance.calls.Load(), p.instance.fails.Load(), p.instance.inFlight.Load(), p.instance.speaksHTTP.Load()
+	return p.instance.calls.Load(), p.instance.fails.Load(), p.instance.stats.InFlight(), p.instance.speaksHTTP.Load()
 }
 
 // Breaker returns the state of its breaker.

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 
 	"github.com/0x1d/goplt/internal/balancer"
+	"github.com/0x1d/goplt/internal/outlier"
 	"github.com/0x1d/goplt/internal/pool"
 	"github.com/0x1d/goplt/internal/resilience"
 	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
@@ -29,6 +30,7 @@ type instance struct {
 	// speaksHTTP is set once gRPC provably does not get through.
 	speaksHTTP atomic.Bool
 
+	host         *outlier.Host      // nil if there is no ejection
 	breaker      resilience.Breaker // nil if switched off
 	breakerShut  atomic.Bool        // whether the breaker is anything but closed; spares the hot path the breaker's lock
 	stats        *balancer.Stats
@@ -59,24 +61,48 @@ func keyOf(described registry.Instance) instanceKey {
 // protocolHint is the key of the metadata by which an instance may say that gRPC does not get through to it; see [registry.Instance].
 const protocolHint = "protocol"
 
-func newInstance(described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes) *instance {
+func newInstance(
+	described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes, prober *prober,
+) *instance {
 	i := &instance{id: described.ID, addr: described.Addr(), changes: changes, stats: balancer.NewStats(config.Balancer.internal())}
 	i.described.Store(&described)
 	i.speaksHTTP.Store(hintsHTTP(described))
 	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
 	i.http = newWire(ProtocolHTTP, i.addr, config, security)
+	if prober != nil {
+		i.host = prober.detector.NewHost(i.ejectionChanged)
+	}
 	if config.Breaker.Enabled {
 		i.breaker = resilience.NewBreaker(resilience.BreakerConfig{
 			FailureRate: config.Breaker.FailureRate, MinCalls: config.Breaker.MinCalls, Window: config.Breaker.Window,
 			OpenFor: config.Breaker.OpenFor, HalfOpenSuccesses: config.Breaker.HalfOpenSuccesses,
 			OnChange: func(from, to string) {
 				i.breakerShut.Store(to != "closed")
+				if to == "open" {
+					i.stats.StartSlowly(time.Now()) // else its failures would keep the balancer from letting it be probed
+				}
 				changes.note(slog.LevelWarn, i, "has a circuit breaker that is %s, which was %s", to, from)
 			},
 		})
 	}
 	return i
 }
+
+// ejectionChanged is told of each change of phase in the ejection of the instance.
+func (i *instance) ejectionChanged(change outlier.Change) {
+	switch change.Phase {
+	case outlier.Ejected:
+		i.changes.note(slog.LevelWarn, i, "is ejected for %v: %s", change.Until.Sub(change.Since).Round(time.Millisecond), change.Reason)
+	case outlier.AwaitingProbe:
+		i.changes.note(slog.LevelInfo, i, "awaits a probe: %s", change.Reason)
+	case outlier.Serving:
+		i.stats.StartSlowly(change.Since)
+		i.changes.note(slog.LevelInfo, i, "serves again: %s", change.Reason)
+	}
+}
+
+// outlierHost makes the instance a [probeTarget].
+func (i *instance) outlierHost() *outlier.Host { return i.host }
 
 func hintsHTTP(described registry.Instance) bool {
 	return described.Metadata[protocolHint] == string(ProtocolHTTP)
@@ -154,8 +180,11 @@ func (i *instance) close() {
 	})
 }
 
-// mayServe reports whether the breaker would let an attempt through.
-func (i *instance) mayServe() bool {
+// mayServe reports whether the breaker would let an attempt through, and, if ejection is to be heeded, the instance is not out.
+func (i *instance) mayServe(heedEjection bool) bool { //nolint:revive // it is the detector's state, not a mode
+	if heedEjection && i.host.Ejected() {
+		return false
+	}
 	return !i.breakerShut.Load() || !i.breaker.IsOpen() || i.breaker.RemainingDelay() == 0
 }
 
@@ -194,8 +223,16 @@ func (i *instance) finish(permit permit, result outcome, latency time.Duration) 
 		}
 	case outcomeNone:
 	}
-	defer i.stats.End(time.Now(), latency, seen) // also if a breaker's change is logged by a handler that panics
+	now := time.Now()
+	defer i.stats.End(now, latency, seen) // also if a change is logged by a handler that panics
 	i.record(permit, result)
+	switch {
+	case i.host == nil:
+	case result == outcomeSuccess:
+		i.host.Succeeded()
+	case result == outcomeFailure:
+		i.host.Failed(now)
+	}
 }
 
 // record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is. A probe

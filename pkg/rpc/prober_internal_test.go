@@ -167,7 +167,7 @@ func TestProberReadmits(t *testing.T) {
 		}
 		for at, want := range []time.Duration{30 * time.Second, 5 * time.Second, 10 * time.Second} {
 			got := probes[at].Sub(started)
-			if (got - want).Abs() > want/5 || at == 0 && got != want {
+			if (got-want).Abs() > want/5 || at == 0 && got != want {
 				t.Errorf("probe %d came %v after the one before, want %v, give or take a fifth", at+1, got, want)
 			}
 			started = probes[at]
@@ -246,7 +246,9 @@ func TestProberWaitsForRoom(t *testing.T) {
 // ejected, and comes back like others.
 func TestActiveProbing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newProberFixture(t, func(config *OutlierConfig) { config.Probe.Interval, config.BaseEjection = 10*time.Second, 5*time.Minute })
+		f := newProberFixture(t, func(config *OutlierConfig) {
+			config.Probe.Interval, config.BaseEjection = 10*time.Second, 5*time.Minute
+		})
 		f.expectWorks("without instances", false)
 		targets := f.targets(6, nil)
 		var sick atomic.Bool

@@ -32,7 +32,8 @@ func TestFault15ConnectionRefusedOnOneOfThree(t *testing.T) {
 		instanceAt(t, "third", addr),
 	), func(config *rpc.ClientConfig) {
 		config.Breaker.MinCalls, config.Breaker.OpenFor, config.Retry.InitialBackoff = 3, 50*time.Millisecond, time.Millisecond
-		config.Balancer.Policy = rpc.BalancerRandom // p2c would itself avoid what failed twice in a row
+		// p2c would itself avoid what failed twice in a row, and five failures eject.
+		config.Balancer.Policy, config.Outlier.Enabled = rpc.BalancerRandom, false
 	})
 	const calls = 100
 	for range calls {

@@ -16,6 +16,8 @@ type Status struct {
 	Updated time.Time `json:"updated"`
 	// Error is the registry's latest failure, empty since it last answered. The instances shown stand all the same.
 	Error string `json:"error,omitempty"`
+	// Panic says that so many instances are ejected that calls go to all of them again.
+	Panic bool `json:"panic,omitempty"`
 	// Changes are the latest changes of instances, those that left included, the latest last.
 	Changes []Change `json:"changes,omitempty"`
 }
@@ -34,6 +36,10 @@ type InstanceStatus struct {
 	Protocol Protocol `json:"protocol"`
 	// Breaker is the state of its circuit breaker: "closed", "open", "half-open", or "disabled".
 	Breaker string `json:"breaker"`
+	// Ejection says whether it is kept out as an outlier: "serving", "ejected", "awaiting probe", or "disabled". EjectedUntil is when the ejection
+	// will have passed, or the next probe is due.
+	Ejection     string    `json:"ejection"`
+	EjectedUntil time.Time `json:"ejected_until,omitzero"`
 	// InFlight is how many attempts and streams are under way.
 	InFlight int64 `json:"in_flight"`
 	// Latency is what an answer is expected to take, a moving average that rises faster than it falls; 0 if too little is known. In JSON, a
@@ -61,21 +67,35 @@ func (t *Transport) Status() Status {
 	}
 	current := t.view.Load()
 	status := Status{Target: t.name, Updated: current.updated, Changes: t.changes.all(), Instances: make([]InstanceStatus, 0, len(current.instances))}
+	if t.prober != nil {
+		status.Panic = t.prober.detector.Panic()
+	}
 	if current.err != nil {
 		status.Error = current.err.Error()
 	}
 	for at, known := range current.instances {
-		described := known.described.Load()
-		breaker := "disabled"
-		if known.breaker != nil {
-			breaker = known.breaker.State().String()
-		}
-		status.Instances = append(status.Instances, InstanceStatus{
-			ID: known.id, Addr: known.addr, Zone: described.Zone, Weight: described.Weight, Health: described.Health,
-			Protocol: known.wireFor(t.config.Protocol).protocol, Breaker: breaker,
-			InFlight: known.stats.InFlight(), Latency: known.stats.EWMA(), Spare: !current.picker.InSubset(at), Calls: known.calls.Load(), Failures: known.fails.Load(),
-			Connections: known.grpc.pool.Len() + known.http.pool.Len(), Change: *known.lastChange.Load(),
-		})
+		shown := known.status(t.config.Protocol)
+		shown.Spare = !current.picker.InSubset(at)
+		status.Instances = append(status.Instances, shown)
+	}
+	return status
+}
+
+// status tells what is known of the instance, but for what only a set tells.
+func (i *instance) status(spoken Protocol) InstanceStatus {
+	described := i.described.Load()
+	status := InstanceStatus{
+		ID: i.id, Addr: i.addr, Zone: described.Zone, Weight: described.Weight, Health: described.Health,
+		Protocol: i.wireFor(spoken).protocol, Breaker: "disabled", Ejection: "disabled",
+		InFlight: i.stats.InFlight(), Latency: i.stats.EWMA(), Calls: i.calls.Load(), Failures: i.fails.Load(),
+		Connections: i.grpc.pool.Len() + i.http.pool.Len(), Change: *i.lastChange.Load(),
+	}
+	if i.breaker != nil {
+		status.Breaker = i.breaker.State().String()
+	}
+	if i.host != nil {
+		state := i.host.State()
+		status.Ejection, status.EjectedUntil = state.Phase.String(), state.Until
 	}
 	return status
 }

@@ -35,6 +35,7 @@ type Transport struct {
 	budget    *resilience.Budget
 
 	balancing balancer.Config
+	prober    *prober // nil if there is no ejection
 	changes   changes
 	view      atomic.Pointer[view]
 	mu        sync.Mutex
@@ -92,6 +93,9 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 	t.balancing = t.config.Balancer.internal()
 	if t.balancing.SubsetKey == "" {
 		t.balancing.SubsetKey = rand.Text()
+	}
+	if t.config.Outlier.Enabled {
+		t.prober = newProber(t.config.Outlier, t.config.Protocol, t.probeTargets)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.view.Store(&view{picker: balancer.New(t.balancing, nil, nil)})
@@ -196,6 +200,9 @@ func (t *Transport) Close() error {
 		t.start.Do(func() {}) // from here on, nothing can start the watch
 		t.cancel()
 		t.watching.Wait()
+		if t.prober != nil {
+			t.prober.close()
+		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for _, known := range t.known {
@@ -210,8 +217,8 @@ func (t *Transport) Close() error {
 }
 
 // pick chooses an instance for an attempt and counts the attempt in; permit says what its breaker is to be told of the outcome.
-// Instances already tried are avoided while there are others, and open breakers honoured while not all are open: then serving from
-// any beats serving from none.
+// Instances already tried are avoided while there are others, and open breakers and ejections honoured while any instance is left, and
+// ejections only while enough are: serving from any beats serving from none.
 func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balancer.Call, tried []*instance) (chosen *instance, permit permit, err error) {
 	t.start.Do(t.watch)
 	for {
@@ -224,7 +231,7 @@ func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balan
 				return nil, permitNone, err
 			}
 		}
-		chosen, permit = current.choose(balanced, tried)
+		chosen, permit = current.choose(balanced, tried, t.prober != nil && !t.prober.detector.Panic())
 		if chosen.enter() {
 			return chosen, permit, nil
 		}
@@ -236,12 +243,14 @@ func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balan
 }
 
 // choose picks from the view's instances, of which there is at least one.
-func (v *view) choose(balanced balancer.Call, tried []*instance) (*instance, permit) {
+//
+//nolint:revive // heedEjection is the detector's state, not a mode
+func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bool) (*instance, permit) {
 	var avoid [maxPermitTries]*instance // those whose breaker refused
 	for refused := range maxPermitTries {
 		at := v.picker.Pick(balanced, func(at int) bool {
 			candidate := v.instances[at]
-			return candidate.mayServe() && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
+			return candidate.mayServe(heedEjection) && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
 		})
 		if at < 0 {
 			break
@@ -251,7 +260,7 @@ func (v *view) choose(balanced balancer.Call, tried []*instance) (*instance, per
 		}
 		avoid[refused] = v.instances[at]
 	}
-	if at := v.picker.Pick(balanced, func(at int) bool { return v.instances[at].mayServe() }); at >= 0 {
+	if at := v.picker.Pick(balanced, func(at int) bool { return v.instances[at].mayServe(heedEjection) }); at >= 0 {
 		if permit := v.instances[at].acquirePermit(); permit != permitNone {
 			return v.instances[at], permit
 		}
@@ -301,6 +310,16 @@ func (t *Transport) noInstances(current *view) error {
 		text += ": " + current.err.Error()
 	}
 	return connect.NewError(connect.CodeUnavailable, text).WithCause(errors.Join(ErrNoInstances, current.err))
+}
+
+// probeTargets returns the instances that the prober may ask.
+func (t *Transport) probeTargets() []probeTarget {
+	instances := t.view.Load().instances
+	targets := make([]probeTarget, len(instances))
+	for at, known := range instances {
+		targets[at] = known
+	}
+	return targets
 }
 
 // learnHTTP remembers that gRPC does not get through to an instance.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/0x1d/goplt/internal/balancer"
+	"github.com/0x1d/goplt/internal/outlier"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -70,7 +71,7 @@ func (t *Transport) adopt(set []registry.Instance) {
 			delete(t.retired, key)
 			known.describe(described)
 		default:
-			known = newInstance(described, &t.config, t.security, &t.changes)
+			known = newInstance(described, &t.config, t.security, &t.changes, t.prober)
 			if !before.updated.IsZero() {
 				known.stats.StartSlowly(now) // those of the first set are all alike
 			}
@@ -82,17 +83,28 @@ func (t *Transport) adopt(set []registry.Instance) {
 	slices.SortFunc(instances, func(a, b *instance) int { return strings.Compare(a.id, b.id) })
 	previous := t.known
 	t.known = next
-	members := make([]balancer.Member, len(instances))
-	for at, known := range instances {
-		described := known.described.Load()
-		members[at] = balancer.Member{ID: known.id, Weight: described.Weight, Zone: described.Zone, Stats: known.stats}
+	t.publishLocked(&view{instances: instances, picker: t.pickerOf(instances, before.picker), updated: now})
+	if t.prober != nil {
+		hosts := make([]*outlier.Host, len(instances))
+		for at, known := range instances {
+			hosts[at] = known.host
+		}
+		t.prober.detector.SetHosts(hosts)
 	}
-	t.publishLocked(&view{instances: instances, picker: balancer.New(t.balancing, members, before.picker), updated: now})
 	for key, gone := range previous {
 		if next[key] == nil {
 			t.retireLocked(key, gone)
 		}
 	}
+}
+
+func (t *Transport) pickerOf(instances []*instance, previous *balancer.Picker) *balancer.Picker {
+	members := make([]balancer.Member, len(instances))
+	for at, known := range instances {
+		described := known.described.Load()
+		members[at] = balancer.Member{ID: known.id, Weight: described.Weight, Zone: described.Zone, Stats: known.stats}
+	}
+	return balancer.New(t.balancing, members, previous)
 }
 
 // retireLocked takes an instance out of use. Its attempts under way may finish, for up to the drain timeout; if the registry names it again within
