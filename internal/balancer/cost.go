@@ -10,6 +10,8 @@ const (
 	granularity = float64(time.Millisecond)
 	// exploreLoad is how much a local member has in flight when it becomes worth to know how fast a remote one is.
 	exploreLoad = 4
+	// minTrust is how much what is known of a remote member has to say; some seven seconds, with the usual decay.
+	minTrust = 0.5
 )
 
 // member is what picks need of a member; no more, as many fit a cache then.
@@ -46,21 +48,16 @@ func (p *Picker) better(challenger, drawn int, now int64) bool {
 }
 
 // spills reports whether a remote member is to be preferred to the local one that was chosen. What is in flight says nothing by itself: with
-// many callers there is much in flight at local members that are well. A local member that is overloaded answers late. Remote
-// ones of which nothing is known are tried, one call at a time, once there is enough in flight for this to matter.
+// many callers there is much in flight at local members that are well. A local member that is overloaded answers late. A remote one of
+// which nothing recent is known is tried, one call at a time, once there is enough in flight for this to matter.
 func (p *Picker) spills(remote, local int, now int64) bool {
 	one, other := &p.members[remote], &p.members[local]
-	if !known(one.stats, now) {
+	knownA, knownB := estimate(one.stats.latency.Load()), estimate(other.stats.latency.Load())
+	if !knownA.warm() || one.stats.trust(knownA, ticks(now)) < minTrust {
 		return one.stats.inFlight.Load() == 0 && other.stats.inFlight.Load() >= exploreLoad
 	}
-	a, b := latencies(one.stats, other.stats, now)
-	return b > p.config.ZoneSpill*a && p.better(remote, local, now)
-}
-
-// known reports whether anything is known of an instance's latency.
-func known(s *Stats, now int64) bool {
-	latency := estimate(s.latency.Load())
-	return latency.warm() && s.trust(latency, ticks(now)) > 0
+	a, b := knownA.value()+granularity, knownB.value()+granularity
+	return knownB.warm() && b > p.config.ZoneSpill*a && b*other.load(now) > a*one.load(now)
 }
 
 // latencies returns what is to be expected of two instances, for comparison. What is known of one fades with age towards what is known of the

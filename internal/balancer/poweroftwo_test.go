@@ -89,7 +89,7 @@ func TestManyWeights(t *testing.T) {
 }
 
 // TestLessLoadedIsPreferred: of two, the one with less in flight for its weight, always.
-func TestLessLoadedIsPreferred(t *testing.T) {
+func TestCandidateLessLoadedIsPreferred(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		weights, inFlight [2]int64
@@ -131,7 +131,7 @@ func TestMostLoadedIsAvoided(t *testing.T) {
 }
 
 // TestLoadFollowsWeights: calls that last are spread so that each has in flight what its weight says.
-func TestLoadFollowsWeights(t *testing.T) {
+func TestCandidateLoadFollowsWeights(t *testing.T) {
 	t.Parallel()
 	candidates := candidatesOf(1, 2, 3, 4)
 	for range 1000 {

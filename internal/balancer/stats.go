@@ -36,8 +36,9 @@ const (
 	// maxRise is how much one answer may raise the estimate. Estimates within [slack] of each other count as equal, so a single slow
 	// answer, be it a pause of the garbage collector, changes nothing; the second in a row does.
 	maxRise = 2
-	// minFall is the least say of an answer that is faster than estimated, however short the time since the last.
-	minFall = 1.0 / 16
+	// minFall is the least say of an answer that is faster than estimated, however short the time since the last. With it, the estimate
+	// climbs where more than one answer in six is slow: where the mean latency doubles, too, if slow means ten times as slow.
+	minFall = 1.0 / 8
 	// doubtful is how many failures in a row raise the estimate, as if the instance answered failureRise times as slowly each time. Else a
 	// dead instance, which fails fast and so has little in flight, would draw all calls. One failure alone is chance.
 	doubtful    = 2
