@@ -4,6 +4,8 @@
 //	go -C bench run .                                # every peer at 1, 16 and 128 callers, some three minutes
 //	go -C bench run . -callers 128 -only 'grpc'      # a part
 //	go -C bench run . -json > result.json            # for machines
+//	go -C bench run . picks                          # what a pick of the balancer costs
+//	go -C bench run . simulate                       # what the balancer does to latency, connections and newcomers
 //
 // Each peer has a server and a client in processes of their own, which stay up for the whole run and are idle while others are
 // measured. The load is a closed loop: each caller sends its next call when the last one is answered. Rounds are interleaved, every
@@ -41,8 +43,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr)) //nolint:gocritic // stop only restores the signal's default, and the process ends
 }
 
-// run is the parent process: it measures what arguments ask for and prints it.
-func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
+// runCalls measures calls, goplt's and its peers'.
+func runCalls(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
 	plan, err := parsePlan(arguments, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -94,11 +96,12 @@ func parsePlan(arguments []string, stderr io.Writer) (plan, error) {
 	asJSON := flags.Bool("json", false, "print JSON with the values of every round")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprint(stderr, "usage: bench [flags]\n\nPeers:\n")
+			writeMeasurements(stderr)
+			fmt.Fprint(stderr, "\nPeers of calls:\n")
 			for _, peer := range peers() {
 				fmt.Fprintf(stderr, "  %-20s %s\n", peer.name, peer.about)
 			}
-			fmt.Fprint(stderr, "\nFlags:\n")
+			fmt.Fprint(stderr, "\nFlags of calls:\n")
 			flags.SetOutput(stderr)
 			flags.PrintDefaults()
 		}
@@ -106,7 +109,7 @@ func parsePlan(arguments []string, stderr io.Writer) (plan, error) {
 	}
 	p := plan{rounds: *rounds, duration: *duration, deadline: *deadline, profiles: *profiles, json: *asJSON}
 	if flags.NArg() > 0 {
-		return plan{}, fmt.Errorf("unexpected argument %q: bench takes flags only, see bench -h", flags.Arg(0))
+		return plan{}, fmt.Errorf("unexpected argument %q: calls takes flags only, see bench -h", flags.Arg(0))
 	}
 	if p.duration < 10*time.Millisecond {
 		return plan{}, fmt.Errorf("-d %v: want a duration of at least 10ms, such as 1s", p.duration)

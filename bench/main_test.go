@@ -96,7 +96,13 @@ func TestWrongFlagsSayWhatIsRight(t *testing.T) {
 		{"-deadline -1s", "bench: -deadline -1s: want a duration such as 10s, or 0 for none"},
 		{"-only (", "bench: -only \"(\": want a regular expression: error parsing regexp: missing closing ): `(`"},
 		{"-only nothing", `bench: -only "nothing" matches no peer; there are grpc-go, grpc-go rr+retry, connect-go grpc, `},
-		{"everything", `bench: unexpected argument "everything": bench takes flags only, see bench -h`},
+		{"-d 1s everything", `bench: unexpected argument "everything": calls takes flags only, see bench -h`},
+		{"everything", `bench: unexpected argument "everything": there are the measurements calls, picks, simulate`},
+		{"picks -instances 0", `bench: -instances "0": "0" is not a number within 1 to 1000000; want a list such as 3,1000`},
+		{"picks -d 1us", "bench: -d 1µs: want a duration of at least 1ms, such as 200ms"},
+		{"picks -rounds 0", "bench: -rounds 0: want 1 or more, best an odd number"},
+		{"picks 3", `bench: unexpected argument "3": picks takes flags only, see bench picks -h`},
+		{"simulate 3", `bench: unexpected argument "3": simulate takes flags only, see bench simulate -h`},
 	} {
 		var stdout, stderr bytes.Buffer
 		status := run(t.Context(), strings.Fields(test.arguments), &stdout, &stderr)
@@ -114,6 +120,11 @@ func TestHelpNamesThePeers(t *testing.T) {
 	for _, peer := range peers() {
 		if !strings.Contains(stderr.String(), peer.about) {
 			t.Errorf("help does not say %q", peer.about)
+		}
+	}
+	for _, measurement := range measurements() {
+		if !strings.Contains(stderr.String(), measurement.about) {
+			t.Errorf("help does not say %q", measurement.about)
 		}
 	}
 }

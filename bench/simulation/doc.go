@@ -1,0 +1,14 @@
+// Package simulation shows what goplt's balancer does to the callers and to the instances of a fleet, on the clock of testing/synctest and with
+// fixed seeds: the same numbers each time, in seconds. It consists of tests, which print tables and fail where the balancer does not do
+// what it should:
+//
+//	go -C bench run . simulate
+//	go -C bench test -v -run TestSimulationSlowInstance ./simulation
+//
+//	fleet_test.go          the model: servers with slots and a queue, clients that call at random times
+//	slow_instance_test.go  one of ten instances ten times as slow: latency by policy
+//	subset_test.go         connections of 100 clients to 1000 instances, and how many move when the set changes
+//	slow_start_test.go     an instance joins whose caches are cold
+//
+// A simulation to come is a file with a test named TestSimulation…, which prints by [testing.T.Output].
+package simulation
