@@ -184,5 +184,8 @@ func (a *Agent) logTail() string {
 	if err != nil {
 		return err.Error()
 	}
+	if _, after, ok := strings.Cut(string(log), "Log data will now stream in as it occurs:\n"); ok {
+		log = []byte(strings.TrimSpace(after))
+	}
 	return string(log[max(0, len(log)-most):])
 }

@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 		}
 	}
 	before := openFiles()
+	endWatch := stalls.watch()
 	status := m.Run()
+	endWatch()
 	if status == 0 {
 		status = expectNothingLeft(before)
 	}

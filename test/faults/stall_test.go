@@ -1,0 +1,92 @@
+//go:build integration
+
+package faults_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// stalls tells how long things had to wait for a processor, on a machine that has other things to do: a call could not have ended in that time. On an
+// idle machine it is nothing, and the deadlines are what they say.
+var stalls stallLog
+
+// stallTick is how often the log is written.
+const stallTick = 5 * time.Millisecond
+
+// stallLog keeps how long there was waiting until when.
+type stallLog struct {
+	mu      sync.Mutex
+	late    time.Duration // by which the log was written late, in all; what counts where the system says nothing
+	entries []stallEntry
+}
+
+type stallEntry struct {
+	at    time.Time
+	total time.Duration
+}
+
+// watch keeps the log until the function returned is called.
+func (s *stallLog) watch() (end func()) {
+	stop := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		ticker := time.NewTicker(stallTick)
+		defer ticker.Stop()
+		for {
+			s.write()
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		watching.Wait()
+	}
+}
+
+func (s *stallLog) write() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if last := len(s.entries) - 1; last >= 0 {
+		s.late += max(0, now.Sub(s.entries[last].at)-stallTick)
+	}
+	total, ok := pressure()
+	if !ok {
+		total = s.late
+	}
+	s.entries = append(s.entries, stallEntry{now, total})
+}
+
+// pressure returns the time in which some process had to wait for a processor since the machine started, where Linux says so.
+func pressure() (total time.Duration, ok bool) {
+	file, err := os.Open("/proc/pressure/cpu")
+	if err != nil {
+		return 0, false
+	}
+	defer file.Close()
+	var recent [3]float64
+	var micros int64
+	_, err = fmt.Fscanf(file, "some avg10=%f avg60=%f avg300=%f total=%d", &recent[0], &recent[1], &recent[2], &micros)
+	return time.Duration(micros) * time.Microsecond, err == nil
+}
+
+// between returns how long there was waiting within a time that is over.
+func (s *stallLog) between(from, to time.Time) time.Duration {
+	s.write()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := func(when time.Time) int {
+		found, _ := slices.BinarySearchFunc(s.entries, when, func(entry stallEntry, when time.Time) int { return entry.at.Compare(when) })
+		return found
+	}
+	first, last := max(0, at(from)-1), min(at(to), len(s.entries)-1)
+	return max(0, s.entries[last].total-s.entries[first].total)
+}

@@ -1,0 +1,155 @@
+//go:build integration
+
+package faults_test
+
+import (
+	"testing"
+	"time"
+
+	connectrpc "connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/config"
+	"github.com/0x1d/goplt/internal/consultest"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// expectKeptOut fails unless an instance gets next to none of the attempts that follow, which is one in three if nothing keeps it out.
+func expectKeptOut(t testing.TB, transport *rpc.Transport, l *load, id string) {
+	t.Helper()
+	const calls = 300
+	before := statusOf(transport, id).Calls
+	l.goOn(t, calls)
+	if got := statusOf(transport, id).Calls - before; got > calls/20 {
+		t.Errorf("%d attempts of %d calls went to %s", got, calls, id)
+	}
+}
+
+// TestRow15ConnectionRefused: one of three instances is registered but not there, from the beginning or after a while, and comes back.
+func TestRow15ConnectionRefused(t *testing.T) {
+	row(t)
+	agent := consultest.Start(t)
+	cfg := settings(agent.Address)
+	reg, executions := newRegistry(t, cfg), newLedger()
+	servers := fleet(t, reg, executions, host{}, host{}, host{})
+	gone := servers[2]
+	for _, when := range []string{"from the beginning", "after a while"} {
+		gone.halt(t)
+		transport := connect(t, cfg)
+		if when == "after a while" {
+			gone = host{instance: gone}.start(t, executions)
+		}
+		l := startLoad(t, transport, executions, mixed, 5*time.Second)
+		if when == "after a while" {
+			executed := gone.executed.Load()
+			await(t, "calls to it", func() bool { return gone.executed.Load() > executed })
+			gone.halt(t)
+		}
+		await(t, "attempts to reach it to fail", func() bool { return statusOf(transport, instanceID(2)).Failures >= 10 })
+		expectKeptOut(t, transport, l, instanceID(2))
+		expectIDs(t, transport, instanceID(0), instanceID(1), instanceID(2))
+
+		executed := gone.executed.Load()
+		gone = host{instance: gone}.start(t, executions)
+		await(t, "calls to the instance that is back", func() bool { return gone.executed.Load() > executed+10 })
+		l.mustSucceed(t)
+	}
+}
+
+// TestRow16BlackHole: what is sent to one of three instances gets no answer from the first packet on.
+func TestRow16BlackHole(t *testing.T) {
+	row(t)
+	agent := consultest.Start(t)
+	cfg := settings(agent.Address)
+	reg, executions := newRegistry(t, cfg), newLedger()
+	fleet(t, reg, executions, host{}, host{})
+	registerAt(t, reg, instanceID(2), blackHole(t))
+	transport := connect(t, cfg)
+	awaitIDs(t, transport, instanceID(0), instanceID(1), instanceID(2))
+	l := startLoad(t, transport, executions, mixed, 5*time.Second)
+	await(t, "an attempt to reach it to fail", func() bool { return statusOf(transport, instanceID(2)).Failures > 0 })
+	hurried := startLoad(t, transport, executions, mixed, 300*time.Millisecond) // less than a dial may take
+	await(t, "more such attempts", func() bool { return statusOf(transport, instanceID(2)).Failures >= 10 })
+	expectKeptOut(t, transport, l, instanceID(2))
+	l.mustSucceed(t)
+	for _, made := range hurried.finish(t) {
+		if code := connectrpc.CodeOf(made.err); code != connectrpc.CodeDeadlineExceeded && code != connectrpc.CodeUnavailable {
+			t.Errorf("%s, which had too little time, ends with %v", made.id, made.err)
+		}
+	}
+}
+
+// TestRow22HalfOpen: the way to the only instance is lost without a word, with calls under way.
+func TestRow22HalfOpen(t *testing.T) {
+	row(t)
+	agent := consultest.Start(t)
+	cfg := settings(agent.Address, func(cfg *config.Config) {
+		cfg.Defaults.Pool.PingInterval, cfg.Defaults.Pool.PingTimeout = 2*time.Second, time.Second
+		cfg.Defaults.Breaker.Enabled = false // with one instance there is nothing to choose
+	})
+	reg, executions := newRegistry(t, cfg), newLedger()
+	between := startProxy(t, host{}.start(t, executions).Addr())
+	registerAt(t, reg, instanceID(0), between.addr)
+	transport := connect(t, cfg)
+	succeed(t, transport, executions, unrepeatable)
+	if got := between.accepted.Load(); got != 1 {
+		t.Fatalf("%d connections were made for one call", got)
+	}
+	between.frozen.Store(true)
+	began := time.Now()
+	l := startLoad(t, transport, executions, mixed, 500*time.Millisecond)
+	await(t, "the client to close the connection", func() bool { return between.ended.Load() > 0 })
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the connection was closed after %v, want at most 15s", took)
+	}
+	between.frozen.Store(false)
+	for _, made := range l.finish(t) {
+		if code := connectrpc.CodeOf(made.err); code != connectrpc.CodeDeadlineExceeded && code != connectrpc.CodeUnavailable {
+			t.Errorf("%s ends with %v", made.id, made.err)
+		}
+	}
+	await(t, "calls to succeed again", func() bool { return invoke(t.Context(), transport, unrepeatable, time.Second).err == nil })
+}
+
+// TestRow23ServerStopped: the process of one of three instances is stopped, connections and all, and continued later.
+func TestRow23ServerStopped(t *testing.T) {
+	row(t)
+	agent := consultest.Start(t)
+	cfg := settings(agent.Address)
+	reg, executions := newRegistry(t, cfg), newLedger()
+	fleet(t, reg, executions, host{}, host{})
+	process := startChild(t, executions)
+	registerAt(t, reg, instanceID(2), process.addr)
+	transport := connect(t, cfg)
+	awaitIDs(t, transport, instanceID(0), instanceID(1), instanceID(2))
+	l := startLoad(t, transport, executions, unrepeatable, 500*time.Millisecond)
+	served := func() uint64 {
+		status := statusOf(transport, instanceID(2))
+		return status.Calls - status.Failures
+	}
+	await(t, "calls to all", func() bool { return served() > 20 })
+
+	process.pause(t)
+	await(t, "calls to run into their deadlines", func() bool { return l.failed() >= 10 })
+	await(t, "the instance to be kept out", func() bool {
+		before := l.failed()
+		l.goOn(t, 100)
+		return l.failed() == before
+	})
+	expectKeptOut(t, transport, l, instanceID(2))
+	patient := startLoad(t, transport, executions, idempotent, 10*time.Second)
+	patient.goOn(t, 100)
+
+	process.goOn(t)
+	before := served()
+	await(t, "calls to the instance that is back", func() bool { return served() > before+20 })
+	patient.mustSucceed(t)
+	failures := l.finish(t)
+	for _, made := range failures {
+		if code := connectrpc.CodeOf(made.err); code != connectrpc.CodeDeadlineExceeded {
+			t.Errorf("%s ends with %v", made.id, made.err)
+		}
+	}
+	if len(failures) > 60 {
+		t.Errorf("%d calls failed before the instance was kept out", len(failures))
+	}
+}
