@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// stalls tells how long things had to wait for a processor, on a machine that has other things to do: a call could not have ended in that time. On an
-// idle machine it is nothing, and the deadlines are what they say.
+// stalls tells how long things had to wait for a processor, on a machine that has other things to do or does not get to run itself: a call could not
+// have ended in that time. On an idle machine it is nothing, and the deadlines are what they say.
 var stalls stallLog
 
 // stallTick is how often the log is written.
@@ -20,7 +20,7 @@ const stallTick = 5 * time.Millisecond
 // stallLog keeps how long there was waiting until when.
 type stallLog struct {
 	mu      sync.Mutex
-	late    time.Duration // by which the log was written late, in all; what counts where the system says nothing
+	late    time.Duration // by which the log was written late, in all
 	entries []stallEntry
 }
 
@@ -58,24 +58,16 @@ func (s *stallLog) write() {
 	if last := len(s.entries) - 1; last >= 0 {
 		s.late += max(0, now.Sub(s.entries[last].at)-stallTick)
 	}
-	total, ok := pressure()
-	if !ok {
-		total = s.late
-	}
-	s.entries = append(s.entries, stallEntry{now, total})
+	s.entries = append(s.entries, stallEntry{now, s.late + pressure()})
 }
 
-// pressure returns the time in which some process had to wait for a processor since the machine started, where Linux says so.
-func pressure() (total time.Duration, ok bool) {
-	file, err := os.Open("/proc/pressure/cpu")
-	if err != nil {
-		return 0, false
-	}
-	defer file.Close()
+// pressure returns the time in which some process had to wait for a processor since the machine started, 0 where the system does not say.
+func pressure() time.Duration {
+	said, _ := os.ReadFile("/proc/pressure/cpu")
 	var recent [3]float64
 	var micros int64
-	_, err = fmt.Fscanf(file, "some avg10=%f avg60=%f avg300=%f total=%d", &recent[0], &recent[1], &recent[2], &micros)
-	return time.Duration(micros) * time.Microsecond, err == nil
+	_, _ = fmt.Sscanf(string(said), "some avg10=%f avg60=%f avg300=%f total=%d", &recent[0], &recent[1], &recent[2], &micros) // 0 if it says nothing
+	return time.Duration(micros) * time.Microsecond
 }
 
 // between returns how long there was waiting within a time that is over.
