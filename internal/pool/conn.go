@@ -9,22 +9,29 @@ import (
 
 // Conn is a connection with one slot reserved for the caller, who gives it back by exactly one of RoundTrip and Release.
 type Conn struct {
-	pool     *Pool
-	client   *http.ClientConn
-	observed *observedConn
-	lastUsed atomic.Int64 // Unix nanoseconds of the latest end of a call
-	retired  atomic.Bool  // takes no further calls; set under pool.mu
-	parked   bool         // in pool.idle; guarded by pool.mu
+	pool      *Pool
+	client    *http.ClientConn
+	observed  *observedConn
+	born      time.Time
+	expires   time.Time    // when it reaches its maximum age; zero if there is none
+	lastUsed  atomic.Int64 // Unix nanoseconds of the latest end of a call
+	abandoned atomic.Bool
+	retired   atomic.Bool // takes no further calls; set under pool.mu
+	parked    bool        // in pool.idle; guarded by pool.mu
 }
 
 // RoundTrip sends a request in the slot reserved. The response's body has to be closed.
 func (c *Conn) RoundTrip(request *http.Request) (*http.Response, error) {
+	if pings := c.observed.pings; pings != nil {
+		pings.reserved.Add(-1)
+		pings.keep()
+	}
 	return c.client.RoundTrip(request)
 }
 
 // Release gives the reserved slot back unused.
 func (c *Conn) Release() {
-	c.client.Release()
+	c.unreserve()
 	if c.retired.Load() {
 		c.closeIfDone()
 	}
@@ -33,6 +40,7 @@ func (c *Conn) Release() {
 
 // Abandon closes the connection and returns how many bytes were ever written to it; nothing more will be.
 func (c *Conn) Abandon() uint64 {
+	c.abandoned.Store(true)
 	_ = c.client.Close()
 	_ = c.observed.Close()
 	return c.observed.bytesWritten()
@@ -50,29 +58,57 @@ func (c *Conn) Usable() bool {
 // reserve takes a slot, if the connection has one free.
 func (c *Conn) reserve() bool {
 	if !c.Usable() {
-		c.retire()
+		c.retire(c.ended())
 		return false
 	}
 	if c.client.Reserve() != nil {
 		return false
 	}
+	if pings := c.observed.pings; pings != nil {
+		pings.reserved.Add(1)
+	}
 	// Whoever retires the connection looks for calls on it after marking it. So either they see this reservation and leave the connection
 	// open, or this sees the mark.
 	if c.retired.Load() {
-		c.client.Release()
+		c.unreserve()
 		c.closeIfDone()
 		return false
 	}
 	return true
 }
 
+func (c *Conn) unreserve() {
+	pings := c.observed.pings
+	if pings != nil {
+		pings.reserved.Add(-1)
+	}
+	c.client.Release()
+	if pings != nil {
+		pings.keep()
+	}
+}
+
+// ended tells why a connection is not usable that the pool did not retire.
+func (c *Conn) ended() reason {
+	switch {
+	case c.abandoned.Load():
+		return reasonAbandoned
+	case c.observed.failure.Load() != nil:
+		return reasonPingTimeout
+	case c.observed.goAway.Load():
+		return reasonGoAway
+	default:
+		return reasonLost
+	}
+}
+
 // stateChanged runs when a call ended, or the connection did. It may run inside RoundTrip or Reserve, so it is called with no lock held.
 //
 // net/http compares the connection's state before and after, and runs one hook at a time. A call that begins and ends while the hook
-// runs therefore goes unreported; takeIdle, the sweeps of the queue and the reaper make up for it.
+// runs therefore goes unreported; takeIdle, the sweeps of the queue and [Pool.tend] make up for it.
 func (c *Conn) stateChanged(client *http.ClientConn) {
 	if client.Err() != nil || c.retired.Load() {
-		c.retire()
+		c.retire(c.ended())
 	} else {
 		c.lastUsed.Store(time.Now().UnixNano())
 		if c.pool.config.Kind == HTTP1 {
@@ -84,7 +120,7 @@ func (c *Conn) stateChanged(client *http.ClientConn) {
 
 // goingAway runs when the peer announced to take no further calls on the connection.
 func (c *Conn) goingAway() {
-	c.retire()
+	c.retire(reasonGoAway)
 	c.pool.serve()
 }
 
@@ -103,7 +139,7 @@ func (c *Conn) park() {
 }
 
 // retire takes the connection out of use. It is closed at once if it carries no call, and else when its last call ends.
-func (c *Conn) retire() {
+func (c *Conn) retire(why reason) {
 	p := c.pool
 	p.mu.Lock()
 	if !c.retired.Swap(true) {
@@ -111,6 +147,9 @@ func (c *Conn) retire() {
 		p.idle = slices.DeleteFunc(p.idle, isConn)
 		ready := slices.DeleteFunc(slices.Clone(*p.ready.Load()), isConn)
 		p.ready.Store(&ready)
+		if _, published := p.open[c]; published {
+			p.retiredLocked(c, why)
+		}
 	}
 	p.mu.Unlock()
 	c.closeIfDone()
@@ -118,13 +157,17 @@ func (c *Conn) retire() {
 
 // closeIfDone closes a retired connection that carries no call.
 func (c *Conn) closeIfDone() {
+	p := c.pool
 	if c.client.InFlight() > 0 && c.client.Err() == nil {
+		p.mu.Lock()
+		p.wakeLocked(drainSweep)
+		p.mu.Unlock()
 		return
 	}
-	c.pool.mu.Lock()
-	_, open := c.pool.open[c]
-	delete(c.pool.open, c)
-	c.pool.mu.Unlock()
+	p.mu.Lock()
+	_, open := p.open[c]
+	delete(p.open, c)
+	p.mu.Unlock()
 	if open {
 		_ = c.client.Close()
 	}

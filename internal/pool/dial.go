@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"time"
 )
 
 // ErrNotHTTP2 is matched by the error of an HTTP/2 dial whose peer proved to speak no HTTP/2 before anything but the preface was sent:
 // its TLS refused h2 or chose another protocol, it answered the preface with HTTP/1.x, or it kept silent: for 2 s, or for a quarter of
-// the time that the first to wait for the connection had left, or up to the dial timeout, whichever is least.
+// the time that the caller had left for whom it was opened, if any, or up to the dial timeout, whichever is least.
 var ErrNotHTTP2 = errors.New("peer does not speak HTTP/2")
 
 const (
@@ -41,17 +42,21 @@ type dialer struct {
 	tls     *tls.Config // nil for cleartext
 	timeout time.Duration
 	net     net.Dialer
+	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	connect func(ctx context.Context, network, addr string) (net.Conn, error) // to an address, not to a name
+	pace    *pingPace
 	http    *http.Transport
 }
 
-func newDialer(config Config) *dialer {
+func newDialer(config Config, pace *pingPace) *dialer {
 	d := &dialer{
-		kind: config.Kind, addr: config.Addr, timeout: config.DialTimeout,
+		kind: config.Kind, addr: config.Addr, timeout: config.DialTimeout, pace: pace, lookup: net.DefaultResolver.LookupNetIP,
 		net: net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
 			Control:         boundUnacknowledged,
 		},
 	}
+	d.connect = d.net.DialContext
 	if config.TLS != nil {
 		d.tls = config.TLS.Clone()
 		d.tls.NextProtos = []string{config.Kind.alpn()}
@@ -71,7 +76,6 @@ func newDialer(config Config) *dialer {
 		DisableCompression: true,
 		WriteBufferSize:    64 << 10,
 		ReadBufferSize:     16 << 10,
-		HTTP2:              &http.HTTP2Config{SendPingTimeout: config.PingInterval, PingTimeout: config.PingTimeout},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return ctx.Value(dialedKey{}).(*observedConn), nil //nolint:errcheck,forcetypeassert // set by dial alone
 		},
@@ -87,7 +91,7 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 	bounded, cancel := context.WithTimeoutCause(ctx, d.timeout, d.timeoutError())
 	defer cancel()
 	started := time.Now()
-	raw, err := d.net.DialContext(bounded, "tcp", d.addr)
+	raw, err := d.reach(bounded)
 	switch {
 	case err != nil && bounded.Err() != nil:
 		return nil, nil, fmt.Errorf("dial tcp %s: %w", d.addr, context.Cause(bounded))
@@ -100,7 +104,7 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 			return nil, nil, fmt.Errorf("TLS handshake with %s: %w", d.addr, err)
 		}
 	}
-	observed := observe(raw, d.kind)
+	observed := observe(raw, d.kind, d.pace)
 	client, err := d.http.NewClientConn(context.WithValue(bounded, dialedKey{}, observed), "http", d.addr)
 	if err != nil {
 		_ = observed.Close()

@@ -28,14 +28,14 @@ func config(addr string, kind pool.Kind) pool.Config {
 	return pool.Config{Kind: kind, Addr: addr, MaxConnections: 1, DialTimeout: 10 * time.Second}
 }
 
-func newPool(t *testing.T, config pool.Config) *pool.Pool {
+func newPool(t testing.TB, config pool.Config) *pool.Pool {
 	t.Helper()
 	p := pool.New(config)
 	t.Cleanup(p.Close)
 	return p
 }
 
-func acquire(t *testing.T, p *pool.Pool) *pool.Conn {
+func acquire(t testing.TB, p *pool.Pool) *pool.Conn {
 	t.Helper()
 	conn, err := p.Acquire(t.Context())
 	if err != nil {
@@ -63,7 +63,7 @@ func start(ctx context.Context, conn *pool.Conn) (*http.Response, error) {
 	return conn.RoundTrip(request)
 }
 
-func mustCall(t *testing.T, p *pool.Pool) string {
+func mustCall(t testing.TB, p *pool.Pool) string {
 	t.Helper()
 	answer, err := call(t.Context(), acquire(t, p))
 	if err != nil {
@@ -219,7 +219,7 @@ type server struct {
 	stopAccepting func()
 }
 
-func startServer(t *testing.T, protocols func(*http.Protocols), streams int, handler http.HandlerFunc) *server {
+func startServer(t testing.TB, protocols func(*http.Protocols), streams int, handler http.HandlerFunc) *server {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -250,6 +250,13 @@ func startServer(t *testing.T, protocols func(*http.Protocols), streams int, han
 
 func cleartextHTTP2(protocols *http.Protocols) { protocols.SetUnencryptedHTTP2(true) }
 func http1(protocols *http.Protocols)          { protocols.SetHTTP1(true) }
+
+// kinds are both kinds, for what must hold of each.
+var kinds = []struct {
+	name      string
+	kind      pool.Kind
+	protocols func(*http.Protocols)
+}{{"HTTP2", pool.HTTP2, cleartextHTTP2}, {"HTTP1", pool.HTTP1, http1}}
 
 // echoRemote answers with the address of the client, by which a test tells connections apart.
 func echoRemote(w http.ResponseWriter, r *http.Request) {

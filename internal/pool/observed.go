@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // tlsCloseTimeout bounds the farewell to a TLS peer that does not read, as net/http does.
@@ -33,10 +35,20 @@ type observedConn struct {
 	// it looks at goAway afterwards.
 	goAway    atomic.Bool
 	goingAway atomic.Pointer[func()]
+	calmed    bool // whether a complaint of the peer was heeded; used by Read alone
+
+	pings *pinger // nil if there are none
+	// failure is why the connection was closed from this side, if there is a reason that its calls should see.
+	failure atomic.Pointer[error]
 }
 
-func observe(conn net.Conn, kind Kind) *observedConn {
-	return &observedConn{Conn: conn, kind: kind, greeted: make(chan struct{})}
+// observe watches a connection. pace is nil if it is not to ping.
+func observe(conn net.Conn, kind Kind, pace *pingPace) *observedConn {
+	c := &observedConn{Conn: conn, kind: kind, greeted: make(chan struct{})}
+	if pace != nil {
+		c.pings = newPinger(c, pace)
+	}
+	return c
 }
 
 func (c *observedConn) Read(buffer []byte) (int, error) {
@@ -48,6 +60,9 @@ func (c *observedConn) Read(buffer []byte) (int, error) {
 		c.greet(greetingSettings)
 	}
 	n, err := c.Conn.Read(buffer)
+	if c.pings != nil && n > 0 {
+		c.pings.heard()
+	}
 	c.frames.scan(buffer[:n])
 	if told := c.frames.greeting; told == greetingHTTP1 || told == greetingOther {
 		c.greet(told)
@@ -57,14 +72,28 @@ func (c *observedConn) Read(buffer []byte) (int, error) {
 			(*goingAway)()
 		}
 	}
+	if c.pings != nil && c.frames.code == http2.ErrCodeEnhanceYourCalm && !c.calmed {
+		c.calmed = true
+		c.pings.calm()
+	}
 	if err != nil {
 		c.greet(greetingNone)
+		if failure := c.failure.Load(); failure != nil {
+			err = *failure
+		}
 	}
 	return n, err
 }
 
-// Write counts before it writes, so that a count of zero proves that nothing left.
 func (c *observedConn) Write(buffer []byte) (int, error) {
+	if c.pings != nil {
+		return c.pings.write(buffer)
+	}
+	return c.send(buffer)
+}
+
+// send counts before it writes, so that a count of zero proves that nothing left.
+func (c *observedConn) send(buffer []byte) (int, error) {
 	c.writeMu.Lock()
 	if c.closed {
 		c.writeMu.Unlock()
@@ -75,7 +104,16 @@ func (c *observedConn) Write(buffer []byte) (int, error) {
 	return c.Conn.Write(buffer)
 }
 
+// fail closes the connection and has its calls fail with err.
+func (c *observedConn) fail(err error) {
+	c.failure.CompareAndSwap(nil, &err)
+	_ = c.Close()
+}
+
 func (c *observedConn) Close() error {
+	if c.pings != nil {
+		c.pings.stop()
+	}
 	c.writeMu.Lock()
 	c.closed = true
 	c.writeMu.Unlock()

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -20,8 +21,8 @@ func (p *Pool) grow() bool {
 	if p.anyFreeLocked() {
 		return false
 	}
-	live := len(*p.ready.Load())
-	if p.closed || live > 0 && time.Now().Before(p.noDialBefore) {
+	live := p.liveLocked()
+	if p.closed || len(*p.ready.Load()) > 0 && time.Now().Before(p.noDialBefore) {
 		return true
 	}
 	wanted := p.queue.Len()
@@ -29,14 +30,28 @@ func (p *Pool) grow() bool {
 		wanted = min(wanted, 1)
 	}
 	for p.dialing < wanted && live+p.dialing < p.config.MaxConnections {
-		p.dialing++
 		var budget time.Duration
 		if first := p.queue.Front().Value.(*waiter); !first.deadline.IsZero() { //nolint:errcheck,forcetypeassert // as in answerFirstLocked
 			budget = max(time.Until(first.deadline), time.Nanosecond)
 		}
-		p.dials.Go(func() { p.openOne(budget) })
+		p.dialLocked(budget)
 	}
 	return true
+}
+
+// liveLocked counts the connections that take calls towards the limit. One that only serves until its successor is there does not count.
+func (p *Pool) liveLocked() int {
+	live := len(*p.ready.Load())
+	if p.leaving != nil {
+		live--
+	}
+	return live
+}
+
+func (p *Pool) dialLocked(budget time.Duration) {
+	p.dialing++
+	p.dialed++
+	p.dials.Go(func() { p.openOne(budget) })
 }
 
 // anyFreeLocked reports whether a connection has a slot now, so that callers who queued behind a dial do not each add another.
@@ -49,11 +64,7 @@ func (p *Pool) openOne(budget time.Duration) {
 	observed, client, err := p.dialer.dial(p.ctx, budget)
 	var conn *Conn
 	if err == nil {
-		conn = &Conn{pool: p, client: client, observed: observed}
-		conn.lastUsed.Store(time.Now().UnixNano())
-		// Both before the connection is known to anyone, so that they miss nothing.
-		client.SetStateHook(conn.stateChanged)
-		observed.goingAway.Store(new(conn.goingAway))
+		conn = p.newConn(observed, client)
 	}
 	p.mu.Lock()
 	p.dialing--
@@ -63,19 +74,42 @@ func (p *Pool) openOne(budget time.Duration) {
 	case err == nil && !conn.Usable():
 		err = fmt.Errorf("dial %s: %w", p.config.Addr, errShortLived)
 	}
-	if err != nil {
-		p.dialFailedLocked(err)
+	var succeeded *Conn
+	if err == nil {
+		succeeded = p.publishLocked(conn)
 	} else {
-		p.publishLocked(conn)
+		p.dialFailedLocked(err)
 	}
 	p.mu.Unlock()
 	if err != nil && client != nil {
 		_ = client.Close()
 	}
+	if succeeded != nil {
+		succeeded.retire(reasonAge)
+		p.tend() // for the next of its age
+	}
 	p.serve()
 }
 
-func (p *Pool) publishLocked(conn *Conn) {
+func (p *Pool) newConn(observed *observedConn, client *http.ClientConn) *Conn {
+	now := time.Now()
+	conn := &Conn{pool: p, client: client, observed: observed, born: now}
+	conn.lastUsed.Store(now.UnixNano())
+	if age := p.config.MaxAge; age > 0 {
+		conn.expires = now.Add(jitter(age, ageJitter))
+	}
+	if observed.pings != nil {
+		observed.pings.slots = client.InFlight
+	}
+	// Both before the connection is known to anyone, so that they miss nothing.
+	client.SetStateHook(conn.stateChanged)
+	observed.goingAway.Store(new(conn.goingAway))
+	return conn
+}
+
+// publishLocked makes a connection available, and returns the one that waited for this, if any.
+func (p *Pool) publishLocked(conn *Conn) (succeeded *Conn) {
+	succeeded, p.leaving = p.leaving, nil
 	p.open[conn] = struct{}{}
 	ready := append(slices.Clone(*p.ready.Load()), conn)
 	p.ready.Store(&ready)
@@ -83,11 +117,18 @@ func (p *Pool) publishLocked(conn *Conn) {
 		conn.parked = true
 		p.idle = append(p.idle, conn)
 	}
-	p.armReaperLocked()
+	if p.config.IdleTimeout > 0 {
+		p.wakeLocked(p.config.IdleTimeout)
+	}
+	if !conn.expires.IsZero() {
+		p.wakeLocked(time.Until(conn.expires))
+	}
+	return succeeded
 }
 
 // dialFailedLocked gives the error of a dial to those who waited for it.
 func (p *Pool) dialFailedLocked(err error) {
+	p.dialFailures++
 	switch {
 	case len(*p.ready.Load()) > 0:
 		p.noDialBefore = time.Now().Add(redialPause)
@@ -96,4 +137,6 @@ func (p *Pool) dialFailedLocked(err error) {
 	default:
 		p.failLocked(err)
 	}
+	p.setBackLocked()
+	p.refillLocked()
 }

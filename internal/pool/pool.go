@@ -30,25 +30,31 @@ func (k Kind) alpn() string {
 	return "http/1.1"
 }
 
-// Config configures a [Pool]. All fields but TLS and the ping settings are required.
+// Config configures a [Pool]. Kind, Addr, MaxConnections and DialTimeout are required.
 type Config struct {
 	Kind Kind
 	// Addr is the instance's host:port.
 	Addr string
 	// TLS protects the connections; nil for cleartext. An empty ServerName means the host of Addr.
 	TLS *tls.Config
-	// MaxConnections bounds the connections that take calls, those being dialed included. Connections that only finish the calls they
-	// have, after their peer announced to close them, do not count.
+	// MaxConnections bounds the connections that take calls, those being dialed included. Not counted are connections that only finish the
+	// calls they have, and one whose age is up and which takes calls until its successor is there.
 	MaxConnections int
+	// MinConnections are kept open from Warm on; 0 means that connections are opened for callers alone.
+	MinConnections int
 	// DialTimeout bounds the opening of one connection up to the moment that it can carry a call.
 	DialTimeout time.Duration
-	// IdleTimeout closes connections without calls; 0 means never.
+	// IdleTimeout closes connections without calls, down to the minimum; 0 means never.
 	IdleTimeout time.Duration
-	// PingInterval and PingTimeout configure HTTP/2 pings; an interval of 0 means none.
+	// MaxAge, with a jitter of 20 % for each connection, is when a connection takes no further calls and is closed after the last it has;
+	// 0 means never.
+	MaxAge time.Duration
+	// PingInterval is how long an HTTP/2 connection with calls may be silent before a ping asks for a sign of life; 0 means no pings.
+	// PingTimeout is how long that may take before the connection is closed.
 	PingInterval, PingTimeout time.Duration
 }
 
-// Pool keeps the connections to one instance. It opens the first one when it is asked for it. Safe for concurrent use.
+// Pool keeps the connections to one instance. It opens the first one when it is asked for it, or told to be warm. Safe for concurrent use.
 //
 // No method of an [http.ClientConn] that may change its state is called with mu held: each may run the state hook, which takes mu.
 type Pool struct {
@@ -69,8 +75,20 @@ type Pool struct {
 	noDialBefore time.Time
 	closed       bool
 
-	reaper      *time.Timer     // not nil while armed
-	queueSweeps *time.Timer     // not nil while armed
+	warm    bool  // whether MinConnections holds
+	leaving *Conn // of those in ready, the one whose age is up and that waits for its successor
+	// setbacks counts failed dials and connections lost young, in a row; noRefillBefore is when connections may be opened again that no
+	// caller waits for.
+	setbacks       int
+	noRefillBefore time.Time
+
+	dialed, dialFailures uint64
+	endings              [reasons]uint64
+	pace                 *pingPace // nil if there are no pings
+
+	upkeep      *time.Timer // nil until it is first needed
+	wakeAt      time.Time   // when upkeep runs next; zero if it does not
+	queueSweeps *time.Timer // not nil while armed
 	ctx         context.Context //nolint:containedctx // the lifetime of the pool's own dials, which outlive the caller who asked first
 	cancel      context.CancelFunc
 	dials       sync.WaitGroup
@@ -80,7 +98,8 @@ type Pool struct {
 // New returns a pool without connections.
 func New(config Config) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Pool{config: config, dialer: newDialer(config), open: make(map[*Conn]struct{}), ctx: ctx, cancel: cancel}
+	pace := newPingPace(config)
+	p := &Pool{config: config, dialer: newDialer(config, pace), pace: pace, open: make(map[*Conn]struct{}), ctx: ctx, cancel: cancel}
 	p.ready.Store(new([]*Conn))
 	return p
 }
@@ -151,7 +170,7 @@ func (p *Pool) Close() {
 	p.closeOnce.Do(func() {
 		p.mu.Lock()
 		p.closed = true
-		for _, timer := range []*time.Timer{p.reaper, p.queueSweeps} {
+		for _, timer := range []*time.Timer{p.upkeep, p.queueSweeps} {
 			if timer != nil {
 				timer.Stop()
 			}
@@ -162,7 +181,7 @@ func (p *Pool) Close() {
 		p.dials.Wait()
 		p.mu.Lock()
 		open := p.open
-		p.open, p.idle = nil, nil
+		p.open, p.idle, p.leaving = nil, nil, nil
 		p.ready.Store(new([]*Conn))
 		p.mu.Unlock()
 		for conn := range open {

@@ -153,7 +153,7 @@ func TestRetiredWhileReserved(t *testing.T) {
 		conn.Release()
 		reserved := make(chan bool)
 		go func() { reserved <- conn.reserve() }()
-		conn.retire()
+		conn.retire(reasonIdle)
 		if <-reserved {
 			if conn.client.Err() != nil {
 				t.Fatal("closed with a slot reserved")
