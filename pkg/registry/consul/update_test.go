@@ -171,7 +171,7 @@ func TestUpdateAtAnAgentThatHangs(t *testing.T) {
 func TestSetHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeAgent()
-		r, _ := open(t, f, kind(consul.CheckTTL))
+		r, _ := open(t, f, kind(consul.CheckTTL), func(c *consul.Config) { c.RemovalGrace = 0 })
 		registration := register(t, r, instance())
 		w := watch(t, r)
 		expect(t, w, "auth-1")
@@ -237,7 +237,7 @@ func TestHealthThatFlapsIsBounded(t *testing.T) {
 			t.Errorf("%d signs of life in 10s, want two a second", got)
 		}
 		registration.SetHealth(registry.HealthCritical, "at last")
-		pass(500 * time.Millisecond)
+		pass(501 * time.Millisecond)
 		beats := f.asked(beatPath)
 		if last := beats[len(beats)-1].body; !strings.Contains(last, "at last") {
 			t.Errorf("half a second after the last word the agent has heard %s", last)
