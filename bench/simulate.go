@@ -40,22 +40,35 @@ func runSimulate(ctx context.Context, arguments []string, stdout, stderr io.Writ
 		fmt.Fprintln(stderr, "bench: the simulations failed:", err)
 		return exitFailed
 	}
-	if err := writeTestOutput(stdout, &output); err != nil {
+	switch written, err := writeTestOutput(stdout, &output); {
+	case err != nil:
 		fmt.Fprintln(stderr, "bench: write the result:", err)
 		return exitFailed
+	case written == 0:
+		fmt.Fprintf(stderr, "bench: -only %q matches no simulation; the names are those of ./simulation's tests after TestSimulation\n", *only)
+		return exitUsage
 	}
 	return exitOK
 }
 
-// writeTestOutput writes what tests have written to testing.T.Output, which is indented, and nothing else.
-func writeTestOutput(w io.Writer, output io.Reader) error {
+// writeTestOutput writes what tests have written to testing.T.Output, which is indented, and nothing else; a blank line between tests. It returns
+// the number of lines.
+func writeTestOutput(w io.Writer, output io.Reader) (written int, err error) {
 	lines := bufio.NewScanner(output)
-	for lines.Scan() {
-		if line, ok := strings.CutPrefix(lines.Text(), "    "); ok {
-			if _, err := fmt.Fprintln(w, line); err != nil {
-				return err
-			}
+	for between := false; lines.Scan(); {
+		line, ok := strings.CutPrefix(lines.Text(), "    ")
+		if !ok {
+			between = true
+			continue
 		}
+		if between && written > 0 {
+			line = "\n" + line
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return written, err
+		}
+		written++
+		between = false
 	}
-	return lines.Err()
+	return written, lines.Err()
 }

@@ -31,7 +31,7 @@ func steady(factor float64) func() float64 { return func() float64 { return fact
 // serve takes as long as a call takes.
 func (s *server) serve(work time.Duration) {
 	s.slots <- struct{}{}
-	time.Sleep(time.Duration(float64(work) * s.slowing()))
+	time.Sleep(time.Duration(float64(work) * s.slowing())) //nolint:forbidigo // on synctest's clock
 	<-s.slots
 }
 
@@ -94,7 +94,7 @@ func (f *fleet) run(rate float64, work, duration time.Duration) []call {
 	var calls []call
 	var wg sync.WaitGroup
 	for end := time.Now().Add(duration); time.Now().Before(end); {
-		time.Sleep(time.Duration(f.random.ExpFloat64() / rate * float64(time.Second)))
+		time.Sleep(time.Duration(f.random.ExpFloat64() / rate * float64(time.Second))) //nolint:forbidigo // on synctest's clock
 		c := f.clients[f.random.IntN(len(f.clients))]
 		demand := time.Duration(f.random.ExpFloat64() * float64(work))
 		began := time.Now()

@@ -8,7 +8,7 @@ type aliasTable []aliasSlot
 
 type aliasSlot struct {
 	own   uint32 // the share of the slot's own index, out of 2^32-1
-	other uint32 // whose the rest is
+	other int32  // whose the rest is
 }
 
 // newAliasTable takes weights that are positive.
@@ -32,25 +32,24 @@ func newAliasTable(weights []float64) aliasTable {
 	for len(small) > 0 && len(large) > 0 {
 		low, high := small[len(small)-1], large[len(large)-1]
 		small = small[:len(small)-1]
-		table[low] = aliasSlot{own: uint32(scaled[low] * (1<<32 - 1)), other: uint32(high)}
+		table[low] = aliasSlot{own: uint32(scaled[low] * (1<<32 - 1)), other: int32(high)} //nolint:gosec // an index of int32
 		if scaled[high] -= 1 - scaled[low]; scaled[high] < 1 {
 			large = large[:len(large)-1]
 			small = append(small, high)
 		}
 	}
 	for _, at := range append(small, large...) { // what is left is 1 but for rounding
-		table[at] = aliasSlot{own: 1<<32 - 1, other: uint32(at)}
+		table[at] = aliasSlot{own: 1<<32 - 1, other: int32(at)} //nolint:gosec // as above
 	}
 	return table
 }
 
 // draw returns an index with its weight's probability.
 func (t aliasTable) draw(random *chance) int {
-	number := random.next()
-	at, rest := bits.Mul64(number, uint64(len(t)))
+	at, rest := bits.Mul64(random.next(), uint64(len(t)))
 	slot := t[at]
-	if uint32(rest>>32) > slot.own {
+	if rest>>32 > uint64(slot.own) {
 		return int(slot.other)
 	}
-	return int(at)
+	return int(at) //nolint:gosec // less than len(t)
 }

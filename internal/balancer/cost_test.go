@@ -17,7 +17,6 @@ type fleet struct {
 	random  *rand.Rand
 	latency func(at int) time.Duration
 	outcome func(at int) balancer.Outcome
-	counts  []int
 }
 
 func newFleet(config balancer.Config, members []balancer.Member, latency func(at int) time.Duration) *fleet {
@@ -151,13 +150,13 @@ func TestFailingFastIsNotAttractive(t *testing.T) {
 func TestChanceFailuresChangeNoShares(t *testing.T) {
 	t.Parallel()
 	f := newFleet(balancer.Config{}, equal(balancer.Config{}, 3), constant(5*time.Millisecond))
-	nth := 0
+	calls := 0
 	f.outcome = func(at int) balancer.Outcome {
-		if at != 1 {
-			return balancer.OutcomeAnswered
-		}
-		if nth++; nth%50 == 0 {
-			return balancer.OutcomeFailed
+		if at == 1 {
+			calls++
+			if calls%50 == 0 {
+				return balancer.OutcomeFailed
+			}
 		}
 		return balancer.OutcomeAnswered
 	}
@@ -217,16 +216,15 @@ func TestSlowStart(t *testing.T) {
 			members := equal(config, 5)
 			picker := balancer.New(config, members, nil)
 			members[3].Stats.StartSlowly(time.Now())
-			for _, share := range []int{10, 20, 50, 90, 100, 100} {
-				expectShares(t, picks(t, picker, 5, 20_000, all), []int{100, 100, 100, share, 100})
+			for _, row := range []struct {
+				wait  time.Duration
+				share int
+			}{{0, 10}, {3 * time.Second, 10}, {3 * time.Second, 20}, {9 * time.Second, 50}, {12 * time.Second, 90}, {3 * time.Second, 100}, {time.Hour, 100}} {
+				time.Sleep(row.wait) //nolint:forbidigo // on synctest's clock
+				expectShares(t, picks(t, picker, 5, 20_000, all), []int{100, 100, 100, row.share, 100})
 				if policy != balancer.Random {
-					checkLoad(t, members, picker, share)
+					checkLoad(t, members, picker, row.share)
 				}
-				if share == 10 { // the first three seconds are at a tenth
-					time.Sleep(6 * time.Second)
-					continue
-				}
-				time.Sleep(map[int]time.Duration{20: 9 * time.Second, 50: 12 * time.Second, 90: 3 * time.Second, 100: time.Hour}[share])
 			}
 		})
 	}

@@ -157,7 +157,7 @@ func (p *Picker) weigh() {
 }
 
 // InSubset reports whether the member is among those that this client uses while they are usable: all, if SubsetSize does not bound them.
-func (p *Picker) InSubset(at int) bool { return p.inside == nil || p.inside[at] }
+func (p *Picker) InSubset(at int) bool { return len(p.inside) == 0 || p.inside[at] }
 
 // Pick returns the index of a member that usable allows, or -1 if it allows none. It looks at a few members, however many there are, except
 // where none of those is usable. It takes no lock and allocates nothing.

@@ -52,7 +52,15 @@ func TestIdleMembers(t *testing.T) {
 	t.Parallel()
 	for _, policy := range policies {
 		for _, weights := range [][]int{
-			{1}, {1, 1}, {1, 1, 1}, {1, 3}, {10, 1, 5}, {65535, 1, 65535}, {1, 2, 3, 4, 5, 6, 7, 8}, {0, 1, 3}, {5, 0, 0, 5},
+			{1},
+			{1, 1},
+			{1, 1, 1},
+			{1, 3},
+			{10, 1, 5},
+			{65535, 1, 65535},
+			{1, 2, 3, 4, 5, 6, 7, 8},
+			{0, 1, 3},
+			{5, 0, 0, 5},
 			slices.Repeat([]int{7}, 9), append(slices.Repeat([]int{1}, 50), slices.Repeat([]int{3}, 50)...),
 		} {
 			t.Run(fmt.Sprint(policy, weights), func(t *testing.T) {

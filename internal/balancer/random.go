@@ -13,8 +13,8 @@ func (c *chance) next() uint64 {
 
 // below returns a number in [0, n).
 func (c *chance) below(n int) int {
-	high, _ := bits.Mul64(c.next(), uint64(n))
-	return int(high)
+	high, _ := bits.Mul64(c.next(), uint64(n)) //nolint:gosec // positive
+	return int(high)                           //nolint:gosec // less than n
 }
 
 // float returns a number in [0, 1).

@@ -44,7 +44,7 @@ func newRotation(weights []float64, position *atomic.Uint64) *rotation {
 func (r *rotation) next() int {
 	turn := r.position.Add(1) % r.cycle * r.stride % r.cycle
 	if r.ends == nil {
-		return int(turn)
+		return int(turn) //nolint:gosec // less than the number of members
 	}
 	return sort.Search(len(r.ends), func(at int) bool { return turn < r.ends[at] })
 }

@@ -7,7 +7,7 @@ import (
 
 // expectShares fails if the counts are not spread like the weights: each within five standard deviations, and a few for the rare,
 // which chance exceeds once in millions of times.
-func expectShares(t *testing.T, counts []int, weights []int) {
+func expectShares(t *testing.T, counts, weights []int) {
 	t.Helper()
 	calls, total := 0, 0
 	for number, count := range counts {

@@ -154,7 +154,8 @@ func (s *Stats) update(now time.Time, next func(known estimate, at uint32) estim
 
 // trust returns how much an estimate says: 1 when it was just made, less with age.
 func (s *Stats) trust(known estimate, at uint32) float64 {
-	return fade(float64(max(0, int32(at-known.at()))) * s.fadePerTick) // time that seems to run backwards, between callers, is none
+	age := int32(at - known.at()) //nolint:gosec // negative where time seems to run backwards, between callers: then it is none
+	return fade(float64(max(0, age)) * s.fadePerTick)
 }
 
 // fade is close to exp(-8·age), at a fraction of its price, and 0 from age 1 on.
@@ -178,12 +179,12 @@ func newEstimate(value float64, at uint32) estimate {
 }
 
 func (e estimate) value() float64 { return math.Abs(float64(math.Float32frombits(uint32(e >> 32)))) }
-func (e estimate) at() uint32     { return uint32(e) }
+func (e estimate) at() uint32     { return uint32(e & math.MaxUint32) }
 func (e estimate) warm() bool     { return e != 0 && e>>63 == 0 }
 
 const nanosPerTick = 1 << 20
 
-func ticks(nanos int64) uint32 { return uint32(nanos / nanosPerTick) }
+func ticks(nanos int64) uint32 { return uint32(nanos / nanosPerTick) } //nolint:gosec // wraps, as said above
 
 // nanos returns a time as a number that is not 0.
 func nanos(now time.Time) int64 { return int64(now.Sub(epoch)) | 1 }

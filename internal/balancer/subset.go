@@ -27,6 +27,7 @@ func subset(candidates []choice, ids func(at int32) string, key string, size int
 	}
 	type ranked struct {
 		choice
+
 		rank float64
 	}
 	all := make([]ranked, len(candidates))
