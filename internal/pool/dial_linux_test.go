@@ -2,6 +2,7 @@ package pool
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -10,7 +11,18 @@ import (
 // TestLostPeerIsNoticed: the kernel gives a peer that is gone 15 s, whether the connection is idle or waits for an acknowledgement.
 func TestLostPeerIsNoticed(t *testing.T) {
 	t.Parallel()
-	p := newTestPool(t, silentPeer(t).Addr().String())
+	t.Run("by address", func(t *testing.T) {
+		t.Parallel()
+		expectKeepAlive(t, newTestPool(t, silentPeer(t).Addr().String()))
+	})
+	t.Run("by name", func(t *testing.T) {
+		t.Parallel()
+		expectKeepAlive(t, named(t, silentPeer(t).Addr().String(), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("100::1")))
+	})
+}
+
+func expectKeepAlive(t *testing.T, p *Pool) {
+	t.Helper()
 	conn, err := p.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)

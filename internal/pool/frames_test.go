@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"cmp"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -11,9 +12,19 @@ import (
 type scanned struct {
 	greeting        greeting
 	settled, goAway bool
+	away            explanation
 }
 
-func (s *frameScanner) told() scanned { return scanned{s.greeting, s.settled, s.goAway} }
+// explanation is what a GOAWAY frame says.
+type explanation struct {
+	given      bool
+	lastStream uint32
+	code       http2.ErrCode
+}
+
+func (s *frameScanner) told() scanned {
+	return scanned{s.greeting, s.settled, s.goAway, explanation{s.explained, s.lastStream, s.code}}
+}
 
 // frames returns what write writes.
 func frames(tb testing.TB, write func(*http2.Framer) error) []byte {
@@ -41,24 +52,37 @@ func frameRows(tb testing.TB) []frameRow {
 	})
 	ping := frames(tb, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{7, 7, 7, 7, 7, 7, 7, 7}) })
 	away := frames(tb, func(f *http2.Framer) error { return f.WriteGoAway(1, http2.ErrCodeNo, []byte("goodbye")) })
+	calm := frames(tb, func(f *http2.Framer) error {
+		return f.WriteGoAway(1<<31-1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
+	})
+	said := func(lastStream uint32, code http2.ErrCode) explanation { return explanation{true, lastStream, code} }
+	none := explanation{}
 	// A payload that looks like a GOAWAY frame, and is none.
 	disguised := frames(tb, func(f *http2.Framer) error { return f.WriteData(1, false, join(away, away, away)) })
 	return []frameRow{
 		{"nothing", nil, scanned{}},
 		{"a part of a header", empty[:8], scanned{}},
-		{"empty settings", empty, scanned{greetingSettings, true, false}},
-		{"settings but for a byte", full[:len(full)-1], scanned{greetingSettings, false, false}},
-		{"settings", full, scanned{greetingSettings, true, false}},
-		{"settings, ping, data", join(full, ping, disguised), scanned{greetingSettings, true, false}},
-		{"settings, ping, going away", join(full, ping, away), scanned{greetingSettings, true, true}},
-		{"the header of going away", join(full, away[:9]), scanned{greetingSettings, true, true}},
-		{"less than that", join(full, away[:8]), scanned{greetingSettings, true, false}},
-		{"ping first", join(ping, full), scanned{greetingOther, false, false}},
-		{"going away first", join(away, away), scanned{greetingOther, false, false}},
-		{"HTTP/1.1", []byte("HTTP/1.1 404 Not Found\r\n\r\n"), scanned{greetingHTTP1, false, false}},
-		{"HTTP/1.", []byte("HTTP/1."), scanned{greetingHTTP1, false, false}},
+		{"empty settings", empty, scanned{greetingSettings, true, false, none}},
+		{"settings but for a byte", full[:len(full)-1], scanned{greetingSettings, false, false, none}},
+		{"settings", full, scanned{greetingSettings, true, false, none}},
+		{"settings, ping, data", join(full, ping, disguised), scanned{greetingSettings, true, false, none}},
+		{"settings, ping, going away", join(full, ping, away), scanned{greetingSettings, true, true, said(1, http2.ErrCodeNo)}},
+		{"the header of going away", join(full, away[:9]), scanned{greetingSettings, true, true, none}},
+		{"going away but for a byte", join(full, away[:16]), scanned{greetingSettings, true, true, none}},
+		{"going away but for its words", join(full, away[:17]), scanned{greetingSettings, true, true, said(1, http2.ErrCodeNo)}},
+		{"the reserved bit", join(full, calm[:9], []byte{0xff}, calm[10:]), scanned{greetingSettings, true, true, said(1<<31-1, http2.ErrCodeEnhanceYourCalm)}},
+		{"going away twice", join(full, calm, ping, disguised, away), scanned{greetingSettings, true, true, said(1, http2.ErrCodeEnhanceYourCalm)}},
+		{"going away, worse", join(full, away, calm), scanned{greetingSettings, true, true, said(1<<31-1, http2.ErrCodeEnhanceYourCalm)}},
+		{
+			"going away, too short", join(full, []byte{0, 0, 4, 7, 0, 0, 0, 0, 0, 0, 0, 0, 9}, disguised, ping), scanned{greetingSettings, true, true, none},
+		},
+		{"less than that", join(full, away[:8]), scanned{greetingSettings, true, false, none}},
+		{"ping first", join(ping, full), scanned{greetingOther, false, false, none}},
+		{"going away first", join(away, away), scanned{greetingOther, false, false, none}},
+		{"HTTP/1.1", []byte("HTTP/1.1 404 Not Found\r\n\r\n"), scanned{greetingHTTP1, false, false, none}},
+		{"HTTP/1.", []byte("HTTP/1."), scanned{greetingHTTP1, false, false, none}},
 		{"HTTP/1", []byte("HTTP/1"), scanned{}},
-		{"HTTP/2 as text", []byte("HTTP/2.0 200 OK\r\n"), scanned{greetingOther, false, false}},
+		{"HTTP/2 as text", []byte("HTTP/2.0 200 OK\r\n"), scanned{greetingOther, false, false, none}},
 	}
 }
 
@@ -124,7 +148,12 @@ func framed(data []byte) scanned {
 		case told.greeting == greetingNone && kind != http2.FrameSettings:
 			return scanned{}
 		case kind == http2.FrameGoAway:
+			away, ok := frame.(*http2.GoAwayFrame)
+			if !ok {
+				return scanned{}
+			}
 			told.goAway = true
+			told.away = explanation{true, away.LastStreamID, cmp.Or(told.away.code, away.ErrCode)}
 		}
 		told.greeting, told.settled = greetingSettings, true
 	}

@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -45,6 +46,43 @@ func TestColdCallersShareOneDial(t *testing.T) {
 	running.Wait()
 	if accepted := server.accepted.Load(); accepted != 1 {
 		t.Errorf("%d connections, want 1", accepted)
+	}
+}
+
+// TestColdCallersDialAtMostTheLimit: a thousand callers at once, connections that carry one call at a time, and a peer that counts.
+func TestColdCallersDialAtMostTheLimit(t *testing.T) {
+	t.Parallel()
+	const callers = 1000
+	for _, row := range kinds {
+		for _, limit := range []int{1, 8} {
+			t.Run(fmt.Sprintf("%s %d", row.name, limit), func(t *testing.T) {
+				t.Parallel()
+				server := startServer(t, row.protocols, 1, echoRemote)
+				config := config(server.addr, row.kind)
+				config.MaxConnections = limit
+				p := newPool(t, config)
+				begin := make(chan struct{})
+				var running sync.WaitGroup
+				for range callers {
+					running.Go(func() {
+						<-begin
+						conn, err := p.Acquire(t.Context())
+						if err == nil {
+							_, err = call(t.Context(), conn)
+						}
+						if err != nil {
+							t.Errorf("call: %v", err)
+						}
+					})
+				}
+				close(begin)
+				running.Wait()
+				stats := p.Stats()
+				if accepted := server.accepted.Load(); accepted < 1 || accepted > int64(limit) || stats.Dials != uint64(accepted) || stats.DialFailures > 0 {
+					t.Errorf("%d connections, want at most %d; %+v", accepted, limit, stats)
+				}
+			})
+		}
 	}
 }
 

@@ -86,9 +86,9 @@ type Pool struct {
 	endings              [reasons]uint64
 	pace                 *pingPace // nil if there are no pings
 
-	upkeep      *time.Timer // nil until it is first needed
-	wakeAt      time.Time   // when upkeep runs next; zero if it does not
-	queueSweeps *time.Timer // not nil while armed
+	upkeep      *time.Timer     // nil until it is first needed
+	wakeAt      time.Time       // when upkeep runs next; zero if it does not
+	queueSweeps *time.Timer     // not nil while armed
 	ctx         context.Context //nolint:containedctx // the lifetime of the pool's own dials, which outlive the caller who asked first
 	cancel      context.CancelFunc
 	dials       sync.WaitGroup
