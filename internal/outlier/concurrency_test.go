@@ -58,6 +58,33 @@ func TestCountedExactly(t *testing.T) {
 	}
 }
 
+// TestRestMissesNoCall: however a call meets the end of an interval without any, an interval runs after it.
+func TestRestMissesNoCall(t *testing.T) {
+	t.Parallel()
+	config := defaults()
+	d := outlier.New(config, func() {})
+	hosts := make([]*outlier.Host, 200) // the first of which is looked at long before the last
+	for at := range hosts {
+		hosts[at] = d.NewHost(nil)
+	}
+	d.SetHosts(hosts)
+	host, now := hosts[0], start
+	for round := range 3000 {
+		host.Succeeded()
+		d.Sweep(now)
+		now = now.Add(config.Interval)
+		d.Sweep(now) // one with a call, so another runs
+		now = now.Add(config.Interval)
+		var both sync.WaitGroup
+		both.Go(host.Succeeded)
+		d.Sweep(now)
+		both.Wait()
+		if d.Sweep(now).IsZero() {
+			t.Fatalf("round %d: nothing is due after a call", round)
+		}
+	}
+}
+
 // TestEjectedOnce: however many failures come at a time, each ejection is made, reported to one caller, and told once.
 func TestEjectedOnce(t *testing.T) {
 	t.Parallel()

@@ -222,10 +222,20 @@ func TestActiveProbes(t *testing.T) {
 	f.hosts[2].Probed(f.now, nil)
 	f.hosts[2].Probed(f.now, errProbe)
 	f.expectOut()
+	f.wakes = 0
 	f.hosts[0].Probed(f.now, errProbe)
 	f.expectOut(0)
+	if f.wakes == 0 {
+		t.Error("nobody was told to sweep")
+	}
 	if got := f.hosts[0].State(); got.Cause != outlier.CauseFailedProbes || got.Reason != "5 probes in a row failed: connection refused" {
 		t.Errorf("ejected for %s", got.Reason)
+	}
+	f.pass(30 * time.Second)
+	f.hosts[0].BeginProbe(f.now)
+	f.hosts[0].Probed(f.now, errProbe) // the first of those that it awaits, not the sixth
+	if got := f.hosts[0].State().Until.Sub(f.now); got != 5*time.Second {
+		t.Errorf("next probe after %v, want 5s", got)
 	}
 	f = newFleet(t, 3, defaults())
 	for range 4 {
@@ -295,6 +305,12 @@ func TestHostsThatLeave(t *testing.T) {
 	if got := all[0].State().Ejections; got != 1 {
 		t.Errorf("ejected %d times, the last while it was not of the set", got)
 	}
+	leaver := f.NewHost(nil)
+	for range 10 {
+		if leaver.Failed(f.now) || leaver.Ejected() {
+			t.Fatal("a host of no set was ejected")
+		}
+	}
 	f.pass(time.Hour)
 	f.expectPhase(0, outlier.Ejected) // nobody looks at it
 	f.SetHosts(all)
@@ -360,7 +376,11 @@ func TestRestWithOneOut(t *testing.T) {
 	if !f.next.IsZero() {
 		t.Errorf("due at %v though no rates are looked at", f.next)
 	}
+	f.wakes = 0
 	f.inARow(0)
+	if f.wakes != 1 {
+		t.Errorf("%d wakes for an ejection, want 1", f.wakes)
+	}
 	f.pass(0)
 	if want := start.Add(30 * time.Second); f.next != want {
 		t.Errorf("due at %v, want %v", f.next, want)

@@ -53,6 +53,15 @@ func TestSuccessRate(t *testing.T) {
 		{"an outlier by a hair", nil, [][2]int{{90, 10}, {90, 10}, {80, 20}, {90, 10}, {72, 28}, {90, 10}}, []int{4}},
 		// With 0.73: mean 0.855, variance (4·0.045² + 0.055² + 0.125²)/6 = 0.004458, deviation 0.0668, threshold 0.7281.
 		{"none by a hair", nil, [][2]int{{90, 10}, {90, 10}, {80, 20}, {90, 10}, {73, 27}, {90, 10}}, nil},
+		// Mean 0.75, deviation 0.25: exactly at the threshold is not below it.
+		{"at the threshold", func(c *outlier.Config) {
+			c.SuccessRate.MinHosts, c.SuccessRate.StdevFactor = 2, 1000
+		}, [][2]int{{100, 0}, {50, 50}}, nil},
+		{"just below the threshold", func(c *outlier.Config) {
+			c.SuccessRate.MinHosts, c.SuccessRate.StdevFactor = 2, 999
+		}, [][2]int{{100, 0}, {50, 50}}, []int{1}},
+		// Eight eighths of 0.9 are more than 0.9 in binary.
+		{"all alike but for rounding", func(c *outlier.Config) { c.SuccessRate.StdevFactor = 0 }, repeated(8, [2]int{90, 10}), nil},
 		{"the outlier has too few calls", nil, repeated(5, well, [2]int{49, 50}), nil},
 		{"one of the others has too few calls", nil, repeated(3, well, [2]int{99, 0}, [2]int{50, 50}), nil},
 		{"another volume", func(c *outlier.Config) { c.SuccessRate.RequestVolume = 99 }, repeated(3, well, [2]int{99, 0}, [2]int{50, 50}), []int{4}},
@@ -167,6 +176,17 @@ func TestOrderOfAlgorithms(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
+}
+
+// TestFailurePercentageCountsAllHosts: A50 wants so many addresses, those included that are out.
+func TestFailurePercentageCountsAllHosts(t *testing.T) {
+	t.Parallel()
+	config := defaults()
+	config.MaxEjectedPercent, config.FailurePercentage.Threshold = 50, 40
+	f := newFleet(t, 5, config)
+	f.inARow(0)
+	f.interval([2]int{}, [2]int{50, 50})
+	f.expectOut(0, 1)
 }
 
 // TestEjectedHostsAreInNoMean: what they do in a panic neither shifts the mean nor ejects them again.

@@ -20,8 +20,8 @@ type probeTarget interface {
 // prober drives a transport's outlier detector in time, and probes instances: those that await it to be re-admitted, and, where so
 // configured, those that serve.
 //
-// It has one goroutine, and that only while there is something to do or to wait for: calls since the last look at the rates, an instance
-// that is out, or active probing of instances that there are. A transport that is idle costs nothing and never wakes up.
+// It has one goroutine, and that only while there is a time to wait for: calls since the last look at the rates, an instance that is out, or
+// active probing of instances that there are. A transport that is idle costs nothing and never wakes up.
 type prober struct {
 	config   OutlierConfig
 	protocol Protocol
@@ -46,7 +46,8 @@ type prober struct {
 // maxProbes bounds the probes of one transport that are under way at a time.
 const maxProbes = 4
 
-// newProber returns a prober, whose detector is the one to make the hosts of targets with. targets may be called at any time until close.
+// newProber returns a prober, whose detector is the one to make the hosts of targets with. targets may be called at any time until close. When
+// they change, its detector is told by SetHosts, after targets has begun to return the new ones.
 func newProber(config OutlierConfig, protocol Protocol, targets func() []probeTarget) *prober {
 	p := &prober{config: config, protocol: protocol, targets: targets, nudge: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -70,17 +71,13 @@ func (p *prober) wake() {
 	switch {
 	case p.closed:
 	case p.running:
-		p.nudgeLocked()
+		select {
+		case p.nudge <- struct{}{}:
+		default: // it is told already
+		}
 	default:
 		p.running = true
 		p.work.Go(p.run)
-	}
-}
-
-func (p *prober) nudgeLocked() {
-	select {
-	case p.nudge <- struct{}{}:
-	default: // it is told already
 	}
 }
 
@@ -115,11 +112,11 @@ func (p *prober) run() {
 	}
 }
 
-// leave reports whether the goroutine may end, and if so, has the next wake start another.
+// leave reports whether the goroutine may end, because nobody woke it since it looked, and if so, has the next wake start another.
 func (p *prober) leave() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.probing > 0 || len(p.nudge) > 0 {
+	if len(p.nudge) > 0 {
 		return false
 	}
 	p.running = false
@@ -173,7 +170,7 @@ func (p *prober) hasRoom() bool {
 	return p.probing < maxProbes
 }
 
-// begin probes an instance beside the goroutine, which looks again when the probe has ended.
+// begin probes an instance beside the goroutine. When the probe has ended, there is room for another.
 func (p *prober) begin(target probeTarget) {
 	p.mu.Lock()
 	p.probing++
@@ -181,9 +178,9 @@ func (p *prober) begin(target probeTarget) {
 	p.work.Go(func() {
 		defer func() {
 			p.mu.Lock()
-			defer p.mu.Unlock()
 			p.probing--
-			p.nudgeLocked()
+			p.mu.Unlock()
+			p.wake()
 		}()
 		ctx, cancel := context.WithTimeout(p.ctx, p.config.Probe.Timeout)
 		defer cancel()

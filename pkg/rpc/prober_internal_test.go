@@ -323,6 +323,20 @@ func TestProberClose(t *testing.T) {
 	})
 }
 
+// TestProberWokenOnItsWayOut: a wake that comes after the last look is not lost.
+func TestProberWokenOnItsWayOut(t *testing.T) {
+	f := newProberFixture(t, nil)
+	f.running = true // a goroutine that has looked, and found nothing
+	f.wake()
+	if f.leave() {
+		t.Error("it ended, and nobody looks at what it was woken for")
+	}
+	<-f.nudge
+	if !f.leave() || f.works() {
+		t.Error("it stays, though nobody woke it")
+	}
+}
+
 // TestProberNeverMissesAWake: however wakes and rests meet, an instance that awaits its probe gets it.
 func TestProberNeverMissesAWake(t *testing.T) {
 	f := newProberFixture(t, func(config *OutlierConfig) {
