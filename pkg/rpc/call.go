@@ -147,7 +147,7 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 		evidence := end.failed.err
 		end = c.exchange(ctx, chosen, &chosen.http, dst)
 		if end.answered {
-			c.transport.learnHTTP(chosen, evidence)
+			chosen.learnHTTP(evidence)
 		}
 	}
 	if end.failed == nil {

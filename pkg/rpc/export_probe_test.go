@@ -20,10 +20,13 @@ func (p *Probed) Probe(ctx context.Context, spoken Protocol) error {
 	return p.instance.probe(ctx, spoken)
 }
 
-// Traces returns what calls leave behind: attempts, failures, those in flight, and whether gRPC was learned not to get through.
-func (p *Probed) Traces() (calls, failures uint64, inFlight int64, speaksHTTP bool) {
-	return p.instance.calls.Load(), p.instance.fails.Load(), p.instance.stats.InFlight(), p.instance.speaksHTTP.Load()
+// Traces returns what calls leave behind: attempts, failures, and those in flight.
+func (p *Probed) Traces() (calls, failures uint64, inFlight int64) {
+	return p.instance.calls.Load(), p.instance.fails.Load(), p.instance.stats.InFlight()
 }
+
+// SpeaksHTTP reports whether gRPC was learned not to get through.
+func (p *Probed) SpeaksHTTP() bool { return p.instance.speaksHTTP.Load() }
 
 // Breaker returns the state of its breaker.
 func (p *Probed) Breaker() string { return p.instance.breaker.State().String() }

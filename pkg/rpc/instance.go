@@ -36,6 +36,9 @@ type instance struct {
 	stats        *balancer.Stats
 	calls, fails atomic.Uint64
 
+	wanted     atomic.Bool // whether the minimum of connections is to be kept: it is in the set, and in the subset
+	warming    sync.Mutex  // so that the last to decide which pool keeps them has seen what is known last
+	lastProbe  atomic.Pointer[ProbeStatus]
 	changes    *changes
 	lastChange atomic.Pointer[Change]
 
@@ -86,6 +89,14 @@ func newInstance(
 		})
 	}
 	return i
+}
+
+// learnHTTP remembers that gRPC does not get through to the instance, of which its other protocol has answered.
+func (i *instance) learnHTTP(evidence error) {
+	if !i.speaksHTTP.Swap(true) {
+		i.changes.note(slog.LevelWarn, i, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
+		i.keepWarm(ProtocolAuto)
+	}
 }
 
 // ejectionChanged is told of each change of phase in the ejection of the instance.
@@ -160,6 +171,25 @@ func (i *instance) wireFor(protocol Protocol) *wire {
 		return &i.http
 	}
 	return &i.grpc
+}
+
+// want says whether this client means to use the instance, and so whether its minimum of connections is kept.
+func (i *instance) want(used bool, spoken Protocol) { //nolint:revive // a fact, not a mode
+	i.wanted.Store(used)
+	i.keepWarm(spoken)
+}
+
+// keepWarm has the pool of the protocol that the instance is spoken to by now keep its minimum of connections, and the other none.
+func (i *instance) keepWarm(spoken Protocol) {
+	i.warming.Lock()
+	defer i.warming.Unlock()
+	for _, wire := range []*wire{&i.grpc, &i.http} {
+		if i.wanted.Load() && wire == i.wireFor(spoken) {
+			wire.pool.Warm()
+		} else {
+			wire.pool.Cool()
+		}
+	}
 }
 
 // enter counts an attempt in, unless the instance was removed in the meantime: then another has to be picked.

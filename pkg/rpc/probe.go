@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -16,12 +17,23 @@ import (
 //
 // The name asked for is the instance's own, if it has one (see [registry.MetadataHealth]), whose status is that of the service it stands for; else
 // the server as a whole. An instance that does not know the name, or does not offer health, or not to this client, answered, and passes.
-func (i *instance) probe(ctx context.Context, spoken Protocol) error {
+func (i *instance) probe(ctx context.Context, spoken Protocol) (err error) {
+	result := ProbeStatus{At: time.Now()}
+	defer func() {
+		result.Duration = time.Since(result.At)
+		if err != nil {
+			result.Error = err.Error()
+		}
+		i.lastProbe.Store(&result)
+	}()
 	name := i.described.Load().Metadata[registry.MetadataHealth]
-	chosen := i.wireFor(spoken)
-	blocked, err := probe(ctx, chosen, name)
-	if blocked && spoken == ProtocolAuto {
-		_, err = probe(ctx, &i.http, name)
+	blocked, err := probe(ctx, i.wireFor(spoken), name)
+	if !blocked || spoken != ProtocolAuto {
+		return err
+	}
+	evidence := err
+	if _, err = probe(ctx, &i.http, name); err == nil {
+		i.learnHTTP(evidence)
 	}
 	return err
 }

@@ -47,6 +47,8 @@ type InstanceStatus struct {
 	Latency time.Duration `json:"latency"`
 	// Spare says that the instance is outside the subset that this client uses as long as enough of that can serve.
 	Spare bool `json:"spare,omitempty"`
+	// Probe is the latest probe of its health; nil if there was none.
+	Probe *ProbeStatus `json:"probe,omitempty"`
 	// Calls counts the attempts made since the instance is known, Failures those that failed to be served.
 	Calls    uint64 `json:"calls"`
 	Failures uint64 `json:"failures"`
@@ -54,6 +56,15 @@ type InstanceStatus struct {
 	Connections int `json:"connections"`
 	// Change is what happened to it last.
 	Change Change `json:"change"`
+}
+
+// ProbeStatus is how a probe by grpc.health.v1 ended.
+type ProbeStatus struct {
+	// At is when it began, and Duration how long it took, with a new connection if it needed one. In JSON, a number of nanoseconds.
+	At       time.Time     `json:"at"`
+	Duration time.Duration `json:"duration"`
+	// Error is why it failed; empty if the instance takes calls.
+	Error string `json:"error,omitempty"`
 }
 
 // Status returns what the transport knows now. It begins to watch the target if nothing has yet. With the protocol inprocess there is
@@ -88,7 +99,7 @@ func (i *instance) status(spoken Protocol) InstanceStatus {
 		ID: i.id, Addr: i.addr, Zone: described.Zone, Weight: described.Weight, Health: described.Health,
 		Protocol: i.wireFor(spoken).protocol, Breaker: "disabled", Ejection: "disabled",
 		InFlight: i.stats.InFlight(), Latency: i.stats.EWMA(), Calls: i.calls.Load(), Failures: i.fails.Load(),
-		Connections: i.grpc.pool.Len() + i.http.pool.Len(), Change: *i.lastChange.Load(),
+		Connections: i.grpc.pool.Len() + i.http.pool.Len(), Probe: i.lastProbe.Load(), Change: *i.lastChange.Load(),
 	}
 	if i.breaker != nil {
 		status.Breaker = i.breaker.State().String()

@@ -86,7 +86,7 @@ func (s *stream) Receive(message any) error {
 	}
 	err = inner.Receive(message)
 	if s.evidence != nil && (err == nil || errors.Is(err, io.EOF) || isRemote(err)) {
-		s.transport.learnHTTP(s.chosen, s.evidence)
+		s.chosen.learnHTTP(s.evidence)
 		s.evidence = nil
 	}
 	if err == nil && s.spec.StreamType != connect.StreamTypeClient {
@@ -102,8 +102,8 @@ func (s *stream) explained(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || isRemote(err) {
 		return err
 	}
-	if s.exchange.blocked.Load() {
-		s.transport.learnHTTP(s.chosen, err) // the next stream gets through; this one's message is gone
+	if s.exchange.blocked.Load() && s.transport.config.Protocol == ProtocolAuto {
+		s.chosen.learnHTTP(err) // the next stream gets through; this one's message is gone
 	}
 	if s.transport.ctx.Err() != nil {
 		return cutOff(err)

@@ -321,10 +321,3 @@ func (t *Transport) probeTargets() []probeTarget {
 	}
 	return targets
 }
-
-// learnHTTP remembers that gRPC does not get through to an instance.
-func (t *Transport) learnHTTP(chosen *instance, evidence error) {
-	if t.config.Protocol == ProtocolAuto && !chosen.speaksHTTP.Swap(true) {
-		t.changes.note(slog.LevelWarn, chosen, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
-	}
-}

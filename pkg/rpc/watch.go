@@ -83,7 +83,11 @@ func (t *Transport) adopt(set []registry.Instance) {
 	slices.SortFunc(instances, func(a, b *instance) int { return strings.Compare(a.id, b.id) })
 	previous := t.known
 	t.known = next
-	t.publishLocked(&view{instances: instances, picker: t.pickerOf(instances, before.picker), updated: now})
+	picker := t.pickerOf(instances, before.picker)
+	t.publishLocked(&view{instances: instances, picker: picker, updated: now})
+	for at, known := range instances {
+		known.want(picker.InSubset(at), t.config.Protocol) // after describe, which may forget the protocol
+	}
 	if t.prober != nil {
 		hosts := make([]*outlier.Host, len(instances))
 		for at, known := range instances {
@@ -112,6 +116,7 @@ func (t *Transport) pickerOf(instances []*instance, previous *balancer.Picker) *
 func (t *Transport) retireLocked(key instanceKey, gone *instance) {
 	t.changes.note(slog.LevelDebug, gone, "left")
 	gone.removed.Store(true)
+	gone.want(false, t.config.Protocol)
 	t.retired[key] = gone
 	gone.expiry = time.AfterFunc(t.config.Pool.DrainTimeout, func() {
 		gone.close()
