@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,18 +9,22 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/0x1d/goplt"
-	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
 func (c *command) resolveCommand() *cobra.Command {
-	var watch bool
+	var (
+		watch    bool
+		interval time.Duration
+	)
 	cmd := &cobra.Command{
 		Use:   "resolve TARGET",
 		Short: "Show the instances that a registry knows of a target",
 		Long: "Show the instances that a registry knows of a target: a URL such as consul:///auth?tag=blue or static:///127.0.0.1:8080,\n" +
-			"or the name of a service in the configured registry.",
+			"or the name of a service in the configured registry.\n\n" +
+			"With --watch, go on as a client that makes no calls of its own but asks each instance for its health, and show what such a client knows:\n" +
+			"zone, weight, what the registry's checks say, protocol, calls in flight, latency (a probe's, in brackets), circuit breaker,\n" +
+			"ejection and the latest change. On a terminal the table is kept up to date; elsewhere it is printed again when something has changed.",
 		Example: "  goplt resolve consul:///auth --watch\n  goplt resolve auth --registry static://127.0.0.1:8080",
 		Args:    between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,7 +33,7 @@ func (c *command) resolveCommand() *cobra.Command {
 				return err
 			}
 			if watch {
-				return c.watch(cmd.Context(), loaded, args[0])
+				return c.watch(cmd.Context(), loaded, args[0], interval)
 			}
 			found, err := c.resolveOnce(cmd.Context(), loaded, args[0])
 			if err != nil {
@@ -40,44 +42,9 @@ func (c *command) resolveCommand() *cobra.Command {
 			return c.printInstances(found)
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and show each change, until interrupted")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and show what a client knows of each instance, until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "with --watch: time between two probes of an instance, and two looks; at least 10ms")
 	return cmd
-}
-
-// watch shows each set of instances, until ctx ends.
-func (c *command) watch(ctx context.Context, loaded *config.Config, text string) error {
-	target, err := registry.ParseTarget(text)
-	if err != nil {
-		return usageError{err}
-	}
-	reg, closeRegistry, err := goplt.NewRegistry(loaded, goplt.WithLogger(c.logger(loaded)))
-	if err != nil {
-		return usageError{err}
-	}
-	defer closeRegistry()
-	watcher, err := reg.Watch(target)
-	if err != nil {
-		return usageError{err}
-	}
-	defer func() { _ = watcher.Close() }()
-	for {
-		found, err := watcher.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil // interrupted, as meant
-		case errors.Is(err, registry.ErrClosed):
-			return err
-		case err != nil:
-			_, _ = fmt.Fprintf(c.stderr, "goplt: resolve %s: %v; what was shown last stands\n", target, err)
-			continue
-		}
-		if c.output == "text" {
-			_, _ = fmt.Fprintf(c.stdout, "%s  %d instances\n", time.Now().Format(time.TimeOnly), len(found))
-		}
-		if err := c.printInstances(found); err != nil {
-			return err
-		}
-	}
 }
 
 // instanceView is how an instance is shown.
