@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -30,6 +31,13 @@ type agent struct {
 	http   *boundedTransport
 	where  string // the address, for errors and logs
 	tokens *tokens
+
+	// What the feeds of the agent share.
+	outage     *outage
+	blocking   turns // for queries that wait for a change
+	reads      turns // for those that do not
+	maxQueries int   // how many turns blocking has
+	feeds      atomic.Int64
 }
 
 func newAgent(config Config, at address, tokens *tokens) (*agent, error) {
@@ -54,7 +62,10 @@ func newAgent(config Config, at address, tokens *tokens) (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
-	return &agent{client: client, http: bounded, where: at.text(), tokens: tokens}, nil
+	return &agent{
+		client: client, http: bounded, where: at.text(), tokens: tokens, outage: newOutage(),
+		blocking: turns{free: config.MaxQueries}, reads: turns{free: maxReads}, maxQueries: config.MaxQueries,
+	}, nil
 }
 
 func (a *agent) close() {
@@ -72,12 +83,13 @@ const (
 	consistent                    // the leader, after asking the majority
 )
 
-// query is one question for the instances of a service.
+// query is one question asked once.
 type query struct {
-	service, tag, datacenter string
-	consistency              consistency
-	index                    uint64        // answer when the state is later; 0: at once
-	wait                     time.Duration // or when this is over
+	*question
+
+	consistency consistency
+	index       uint64        // answer when the state is later; 0: at once
+	wait        time.Duration // or when this is over
 }
 
 // answer is what Consul says about the instances of a service.
@@ -87,6 +99,25 @@ type answer struct {
 	lastContact time.Duration // of the server with the leader; 0 if not reported
 	withheld    bool          // access control may have left instances out
 	token       string        // that was sent
+}
+
+// share returns how long a query of one of the feeds may wait: less than wanted where there are more feeds than turns, so that each has a turn in
+// every [turnInterval].
+func (a *agent) share(wanted time.Duration) time.Duration {
+	feeds := time.Duration(a.feeds.Load())
+	if turns := time.Duration(a.maxQueries); feeds > turns {
+		return min(wanted, max(turnInterval*turns/feeds, time.Millisecond))
+	}
+	return wanted
+}
+
+// readNow lets a feed ask for what is there now, when few enough do so.
+func (a *agent) readNow(ctx context.Context, by *feed, mode consistency) (answer, error) {
+	if _, err := a.reads.take(ctx, 0); err != nil {
+		return answer{}, err
+	}
+	defer a.reads.give()
+	return by.query(ctx, mode, 0, 0)
 }
 
 // health asks for all instances of a service, whatever their checks say.
@@ -109,8 +140,14 @@ func (a *agent) health(ctx context.Context, q query) (answer, error) {
 	if err == nil && entries == nil {
 		err = errors.New("the answer is null, not a list")
 	}
+	if exchange.header != nil {
+		a.outage.reached()
+	}
 	if err != nil {
-		err = a.explain(fmt.Sprintf("query service %q", q.service), err)
+		err = a.explain(q.what(), err)
+		if exchange.header != nil {
+			err = &unusableError{err}
+		}
 		if answered, ok := errors.AsType[*answeredError](err); ok {
 			answered.token = exchange.token
 		}
@@ -230,6 +267,11 @@ func (e *answeredError) Error() string {
 }
 
 func (e *answeredError) Unwrap() error { return e.mark }
+
+// unusableError marks an error that came after the agent began to answer: it is in reach.
+type unusableError struct{ error }
+
+func (e *unusableError) Unwrap() error { return e.error }
 
 // status returns the HTTP status that an error reports, 0 if none.
 func status(err error) int {

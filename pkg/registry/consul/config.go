@@ -43,6 +43,10 @@ type Config struct {
 
 	// Wait is how long the agent may hold a query until something changes; at most 60s. Default 60s.
 	Wait time.Duration `koanf:"wait"`
+	// MaxQueries is how many queries that wait for a change may be under way at an agent; 1 to 150. With more targets they take turns, and a change may
+	// be seen up to 15 s late; a process with fewer sees it at once. An agent accepts 200 connections of one address (its
+	// limits.http_max_conns_per_client), which all processes of a machine share. Default 100.
+	MaxQueries int `koanf:"max_queries"`
 	// Stale lets any Consul server answer, not the leader alone: faster, and possible without a leader. Default true.
 	Stale bool `koanf:"stale"`
 	// MaxStale is how long the server that answered may have been without contact to the leader; an older answer is dropped and the leader asked. 0
@@ -99,13 +103,14 @@ type CheckConfig struct {
 const (
 	defaultAddress = "127.0.0.1:8500"
 	maxWait        = time.Minute // above, agents and proxies between begin to differ
+	maxQueries     = 150         // leaves a quarter of an agent's connections to others
 	minCritical    = time.Minute // Consul silently raises what is lower
 )
 
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, VerifyInterval: 10 * time.Second,
+		Wait: maxWait, MaxQueries: 100, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, VerifyInterval: 10 * time.Second,
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
 		},
@@ -152,6 +157,7 @@ func (c Config) validate(addressKey string) error {
 	check("token", !strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }), "set", "printable ASCII without space")
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
 	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
+	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
 	check("verify_interval", c.VerifyInterval > 0, c.VerifyInterval, "above 0")

@@ -49,6 +49,8 @@ func TestConfigErrors(t *testing.T) {
 		},
 		`wait: 1m1s is not above 0 and at most 1m`:         func(c *consul.Config) { c.Wait = 61 * time.Second },
 		`wait: 0s is not above 0 and at most 1m`:           func(c *consul.Config) { c.Wait = 0 },
+		`max_queries: 0 is not within 1 to 150`:            func(c *consul.Config) { c.MaxQueries = 0 },
+		`max_queries: 151 is not within 1 to 150`:          func(c *consul.Config) { c.MaxQueries = 151 },
 		`max_stale: -1s is not 0 or more`:                  func(c *consul.Config) { c.MaxStale = -time.Second },
 		`empty_grace: -1s is not 0 or more`:                func(c *consul.Config) { c.EmptyGrace = -time.Second },
 		`verify_interval: 0s is not above 0`:               func(c *consul.Config) { c.VerifyInterval = 0 },

@@ -1,11 +1,12 @@
 // Package consul is a [registry.ServiceRegistry] over HashiCorp Consul: it watches the health of services by blocking queries, and registers
 // instances with a check at the local agent.
 //
-//	Registry ── Watch ───▶ watcher ─ query ─┐
-//	    │                  sets, the index   │   agent: one per address: token, TLS,
-//	    │                  rules, back-off   ├─▶ bounded answers, the headers that the
-//	    └────── Register ▶ keeper ───────────┘   API package drops ──▶ Consul agent
-//	                       heartbeat, re-registration
+//	          ┌ Watch ▶ watcher ─┐  one each
+//	          ├ Watch ▶ watcher ─┴▶ feed ────┐  one for each question: one goroutine, one query
+//	Registry ─┤                     evidence,│  under way, the last good set
+//	          │                     back-off ├─▶ agent: one per address: turns, token, TLS, bounded
+//	          └ Register ▶ keeper ───────────┘   answers, the headers that the API package drops
+//	                       heartbeat, re-registration                       └──▶ Consul agent
 //
 // Targets are "consul:///auth", "consul://host:port/auth" for another agent than the configured one (which is sent the same token), or "auth".
 // Parameters: tag selects instances by a tag, dc asks another datacenter, and passing=true leaves out instances whose checks warn. Without it they
@@ -21,6 +22,9 @@
 //     empty set from which access control may have withheld instances, an answer from a server that lost its leader too long ago.
 //   - An empty set is believed after a second, consistent read, and takes effect after [Config.EmptyGrace]; after an outage, or where the state of
 //     Consul was lost, after a minute, in which the instances register again.
-//   - Queries are limited to two at once and two a second for each watcher, failing ones to one in up to 30 s; see [ErrForbidden] and [ErrRefused].
+//   - Watchers of the same question share one query, whose number no watcher adds to. It ends when the last of them closes. Queries are limited to two
+//     at once and two a second for each question, failing ones to one in up to 30 s; see [ErrForbidden] and [ErrRefused].
+//   - An agent that is out of reach is tried once a second, together for all questions. When it is back they return one after another, 50 a second.
+//   - At most [Config.MaxQueries] queries wait at an agent. More questions than that take turns, each in 15 s.
 //   - The token is read again for every request where it is a file. A change is logged once, not each time it is noticed.
 package consul

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"strconv"
 	"sync"
-
-	"golang.org/x/time/rate"
 
 	"github.com/0x1d/goplt/pkg/registry"
 )
@@ -28,6 +25,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	agents   map[address]*agent // made when first needed
+	feeds    map[question]*feed // that have users
 	watchers map[*watcher]struct{}
 	slots    map[string]*slot // by ID at the agent
 	isClosed bool
@@ -58,51 +56,29 @@ func New(config Config) (*Registry, error) {
 		config: config, home: home, elsewhere: elsewhere, logger: config.Logger,
 		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
 		agents:   make(map[address]*agent),
+		feeds:    make(map[question]*feed),
 		watchers: make(map[*watcher]struct{}),
 		slots:    make(map[string]*slot),
 	}, nil
 }
 
-// Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters.
+// Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters. Watchers of the same question share one query.
 func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
-	if err := target.Check(Scheme, "tag", "dc", "passing"); err != nil {
-		return nil, err
-	}
-	only := false
-	for name, value := range target.Params {
-		var err error
-		if name == "passing" {
-			if only, err = strconv.ParseBool(value); err != nil {
-				err = fmt.Errorf("parameter passing is %q; want true or false", value)
-			}
-		} else if value == "" {
-			err = fmt.Errorf("parameter %q is empty", name)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w %q: %w", registry.ErrInvalidTarget, target, err)
-		}
-	}
-	at := r.home
-	if target.Authority != "" && target.Authority != r.home.host {
-		at = address{scheme: r.elsewhere, host: target.Authority}
-	}
-	asked := query{service: target.Service, tag: target.Params["tag"], datacenter: r.config.Datacenter}
-	if dc := target.Params["dc"]; dc != "" {
-		asked.datacenter = dc
-	}
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	agent, err := r.agent(at)
+	asked, err := r.question(target)
 	if err != nil {
 		return nil, err
 	}
-	opened := &watcher{
-		agent: agent, query: asked, passing: passing(only), logger: r.logger.With("target", target.String(), "agent", agent.where),
-		wait: r.config.Wait, stale: r.config.Stale, maxStale: r.config.MaxStale, grace: r.config.EmptyGrace,
-		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), onClose: r.forget,
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from, leave, err := r.feed(asked)
+	if err != nil {
+		return nil, err
 	}
-	opened.closed, opened.end = context.WithCancel(context.Background())
+	var opened *watcher
+	opened = newWatcher(from, func() {
+		r.forget(opened)
+		leave()
+	})
 	r.watchers[opened] = struct{}{}
 	return opened, nil
 }
@@ -140,11 +116,14 @@ func (r *Registry) Close() error {
 func (r *Registry) close() error {
 	r.mu.Lock()
 	r.isClosed = true // from now on agents, watchers and slots only shrink
-	watchers, slots := maps.Clone(r.watchers), maps.Clone(r.slots)
+	watchers, slots, feeds := maps.Clone(r.watchers), maps.Clone(r.slots), maps.Clone(r.feeds)
 	r.mu.Unlock()
 
 	for watcher := range watchers {
 		watcher.end() // before the deregistrations, which they would see
+	}
+	for _, feed := range feeds {
+		feed.cancel()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), agentTimeout)
 	defer cancel()

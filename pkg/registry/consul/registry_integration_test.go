@@ -104,7 +104,7 @@ func TestIntegrationAgentRestartsEmpty(t *testing.T) {
 			err := expectError(t, w, nil)
 			t.Logf("while the agent is down: %v", err)
 			agent.Restart()
-			fresh := watch(t, r)
+			fresh := watch(t, overAgent(t, agent.Address)) // knows nothing from before
 			if after := await(t, fresh, "auth-1")[0]; after.Addr() != before.Addr() {
 				t.Errorf("registered again is %v, not %v", after, before)
 			}

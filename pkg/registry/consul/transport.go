@@ -106,7 +106,7 @@ func newTransport(files TLSConfig, at address) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	transport := &http.Transport{
 		DialContext:         dialer.DialContext,
-		MaxIdleConnsPerHost: 8,
+		MaxIdleConnsPerHost: 8, // between two queries; turns that end hand their connections on
 		IdleConnTimeout:     90 * time.Second,
 	}
 	switch at.scheme {

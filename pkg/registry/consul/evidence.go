@@ -1,0 +1,70 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+// restoredGrace is the grace of an empty set that follows an outage, or a loss of Consul's state: whoever is registered notices within
+// [Config.VerifyInterval] or so, and registers again.
+const restoredGrace = time.Minute
+
+// confirm asks for what was just found to be empty a second time, such that no lagging server can answer. If it is empty still, that takes effect
+// after the grace, if there is anything to keep until then.
+func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
+	f.index = 0 // the answer that is to be confirmed was not published: if this ends early, the next query must not wait for a later one
+	got, err := f.ask(ctx, consistent)
+	if err != nil {
+		return nil, err
+	}
+	set, err := f.accept(got)
+	if err != nil || len(set) > 0 || len(f.last) == 0 {
+		return set, err
+	}
+	grace := f.settings.EmptyGrace
+	if f.doubt {
+		grace = max(grace, restoredGrace)
+		f.logger.Warn("consul: no instance is registered since Consul was away; the last instances stand for now",
+			"instances", len(f.last), "for", grace)
+	}
+	if grace > 0 {
+		f.emptyFrom = time.Now().Add(grace)
+	}
+	return set, nil
+}
+
+// accept maps an answer, and remembers its index.
+func (f *feed) accept(got answer) ([]registry.Instance, error) {
+	f.index = nextIndex(f.index, got.index)
+	set, skipped := usable(got.entries, f.question.passing)
+	f.doubt = len(set) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
+	f.seen = got.index
+	if len(set) == 0 && got.withheld {
+		return nil, &answeredError{mark: ErrForbidden, token: got.token, text: fmt.Sprintf("consul agent %s: %s: no usable instance is visible, and "+
+			"access control may withhold some; want a token with service:read and node:read", f.agent.where, f.question.what())}
+	}
+	for _, what := range skipped {
+		if !slices.Contains(f.skipLogged, what) {
+			f.logger.Warn("consul: an instance is left out", "reason", what)
+		}
+	}
+	f.skipLogged = skipped
+	return set, nil
+}
+
+// nextIndex returns the index to query with after one answer has come, by the rules of Consul's documentation of blocking queries: an index that
+// went backwards means that the state was restored, so start afresh; below 1 a query would not block.
+func nextIndex(previous, received uint64) uint64 {
+	switch {
+	case received < 1:
+		return 1
+	case received < previous:
+		return 0
+	default:
+		return received
+	}
+}

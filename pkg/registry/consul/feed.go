@@ -1,0 +1,192 @@
+package consul
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+const (
+	// A feed asks at most twice a second, with two at once: whatever the index does, Consul is not hammered, and one change right after another still
+	// gets through at once.
+	queryInterval = 500 * time.Millisecond
+	queryBurst    = 2
+)
+
+// feed asks one question again and again, and publishes what it learns to all who watch. It owns one goroutine, from the first start until end.
+type feed struct {
+	publisher
+
+	agent    *agent
+	question question
+	settings *Config // of the registry
+	logger   *slog.Logger
+	limiter  *rate.Limiter
+
+	users    int // belongs to the registry's mutex
+	starting sync.Once
+	queries  atomic.Uint64
+	ctx      context.Context //nolint:containedctx // is the feed's own life, which end ends
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when the goroutine has ended, or is never to start
+
+	// All below belongs to the goroutine.
+	index      uint64 // of the next query
+	last       []registry.Instance
+	answered   bool      // last was published
+	seen       uint64    // the index of the last answer
+	doubt      bool      // Consul was out of reach or its index went backwards, and no instance was seen since
+	emptyFrom  time.Time // when the empty set takes effect; zero if it is not about to
+	trouble    trouble
+	skipLogged []string
+}
+
+func newFeed(by *agent, asked question, settings *Config) *feed {
+	made := &feed{
+		agent: by, question: asked, settings: settings, logger: settings.Logger.With("target", asked.target(), "agent", by.where),
+		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), done: make(chan struct{}),
+	}
+	made.ctx, made.cancel = context.WithCancel(context.Background())
+	return made
+}
+
+// start implements [source].
+func (f *feed) start() {
+	f.starting.Do(func() {
+		f.agent.feeds.Add(1)
+		go func() {
+			defer close(f.done)
+			f.run()
+			f.agent.outage.leave(f)
+			f.agent.feeds.Add(-1)
+		}()
+	})
+}
+
+// end stops the feed, a query under way too, and waits for it.
+func (f *feed) end() {
+	f.starting.Do(func() { close(f.done) })
+	f.cancel()
+	<-f.done
+}
+
+func (f *feed) run() {
+	for {
+		err := f.pause(f.ctx)
+		if err == nil {
+			err = f.look(f.ctx)
+		}
+		switch {
+		case f.ctx.Err() != nil:
+			return
+		case err != nil:
+			f.failed(err)
+			f.publishError(err)
+		}
+	}
+}
+
+// look asks once, and once more to confirm that there are no instances, and publishes what that changes.
+func (f *feed) look(ctx context.Context) error {
+	if f.due() {
+		f.emptyFrom = time.Time{}
+		f.adopt([]registry.Instance{})
+		return nil
+	}
+	set, err := f.read(ctx)
+	if err != nil {
+		return err
+	}
+	if len(set) == 0 && f.emptyFrom.IsZero() && (len(f.last) > 0 || !f.answered) {
+		if set, err = f.confirm(ctx); err != nil {
+			return err
+		}
+	}
+	f.recovered()
+	if len(set) > 0 {
+		f.emptyFrom = time.Time{}
+	} else if !f.emptyFrom.IsZero() {
+		f.publishWell()
+		return nil
+	}
+	f.adopt(set)
+	return nil
+}
+
+// adopt makes set the last good one.
+func (f *feed) adopt(set []registry.Instance) {
+	if f.answered && slices.EqualFunc(set, f.last, registry.Instance.Equal) {
+		f.publishWell()
+		return
+	}
+	f.last, f.answered = set, true
+	f.publishSet(set)
+}
+
+// read asks what there is when it changes, and again the leader if a server answered that lost it too long ago.
+func (f *feed) read(ctx context.Context) ([]registry.Instance, error) {
+	mode := leader
+	if f.settings.Stale {
+		mode = stale
+	}
+	got, err := f.await(ctx, mode)
+	if err == nil && mode == stale && f.settings.MaxStale > 0 && got.lastContact > f.settings.MaxStale {
+		got, err = f.ask(ctx, leader)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.accept(got)
+}
+
+// await asks for the next change, in its turn. What is due earlier than the answer, and a turn that does not come in time, make it a question for what
+// is there now.
+func (f *feed) await(ctx context.Context, mode consistency) (answer, error) {
+	if f.index == 0 {
+		return f.ask(ctx, mode)
+	}
+	if err := f.limiter.Wait(ctx); err != nil {
+		return answer{}, err
+	}
+	hasTurn, err := f.agent.blocking.take(ctx, min(turnInterval, f.patience()))
+	if err != nil {
+		return answer{}, err
+	}
+	if !hasTurn {
+		return f.agent.readNow(ctx, f, mode)
+	}
+	defer f.agent.blocking.give()
+	return f.query(ctx, mode, f.index, f.agent.share(f.patience()))
+}
+
+// ask asks for what is there now.
+func (f *feed) ask(ctx context.Context, mode consistency) (answer, error) {
+	if err := f.limiter.Wait(ctx); err != nil {
+		return answer{}, err
+	}
+	return f.agent.readNow(ctx, f, mode)
+}
+
+func (f *feed) query(ctx context.Context, mode consistency, index uint64, wait time.Duration) (answer, error) {
+	f.queries.Add(1)
+	return f.agent.health(ctx, query{question: &f.question, consistency: mode, index: index, wait: wait})
+}
+
+// due reports whether it is time for the empty set.
+func (f *feed) due() bool { return !f.emptyFrom.IsZero() && !time.Now().Before(f.emptyFrom) }
+
+// patience is how long an answer may be waited for: as configured, or until something is due. It is never 0, which would be without bound.
+func (f *feed) patience() time.Duration {
+	wait := f.settings.Wait
+	if !f.emptyFrom.IsZero() {
+		wait = min(wait, time.Until(f.emptyFrom))
+	}
+	return max(wait, time.Millisecond)
+}
