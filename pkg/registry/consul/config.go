@@ -55,6 +55,9 @@ type Config struct {
 	// EmptyGrace is how long the last instances are kept after the confirmed news that there are none. It is a minute at least where that news
 	// follows an outage or a loss of Consul's state, as instances then are about to register again. Default 2s.
 	EmptyGrace time.Duration `koanf:"empty_grace"`
+	// RemovalGrace is how long an instance whose check begins to fail stays in the set, as [registry.HealthCritical]. One that was deregistered or is in
+	// maintenance leaves at once. 0 means that a failing check removes at once. Default 3s.
+	RemovalGrace time.Duration `koanf:"removal_grace"`
 
 	// Check is the health check of registered instances.
 	Check CheckConfig `koanf:"check"`
@@ -110,7 +113,8 @@ const (
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, MaxQueries: 100, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, VerifyInterval: 10 * time.Second,
+		Wait: maxWait, MaxQueries: 100, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
+		VerifyInterval: 10 * time.Second,
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
 		},
@@ -160,6 +164,7 @@ func (c Config) validate(addressKey string) error {
 	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
+	check("removal_grace", c.RemovalGrace >= 0, c.RemovalGrace, "0 or more")
 	check("verify_interval", c.VerifyInterval > 0, c.VerifyInterval, "above 0")
 	switch c.Check.Kind {
 	case CheckGRPC:

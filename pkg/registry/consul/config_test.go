@@ -53,6 +53,7 @@ func TestConfigErrors(t *testing.T) {
 		`max_queries: 151 is not within 1 to 150`:          func(c *consul.Config) { c.MaxQueries = 151 },
 		`max_stale: -1s is not 0 or more`:                  func(c *consul.Config) { c.MaxStale = -time.Second },
 		`empty_grace: -1s is not 0 or more`:                func(c *consul.Config) { c.EmptyGrace = -time.Second },
+		`removal_grace: -1s is not 0 or more`:              func(c *consul.Config) { c.RemovalGrace = -time.Second },
 		`verify_interval: 0s is not above 0`:               func(c *consul.Config) { c.VerifyInterval = 0 },
 		`check.kind: "http" is not one of grpc, ttl, none`: func(c *consul.Config) { c.Check.Kind = "http" },
 		`check.interval: 0s is not above 0`:                func(c *consul.Config) { c.Check.Interval = 0 },

@@ -10,7 +10,8 @@
 //
 // Targets are "consul:///auth", "consul://host:port/auth" for another agent than the configured one (which is sent the same token), or "auth".
 // Parameters: tag selects instances by a tag, dc asks another datacenter, and passing=true leaves out instances whose checks warn. Without it they
-// are included, with Consul's warning weight; instances with a critical check or in maintenance never are.
+// are included, with Consul's warning weight; instances in maintenance never are. One whose check becomes critical stays for [Config.RemovalGrace], as
+// [registry.HealthCritical].
 //
 // At the agent an instance has the ID service:ID, as IDs there are unique among all services; that is the one to name to Consul's own commands. Its
 // zone is in the service metadata goplt-zone. A check by gRPC asks grpc.health.v1 for the name in goplt-health, which for an rpc.Server is the
@@ -22,6 +23,7 @@
 //     empty set from which access control may have withheld instances, an answer from a server that lost its leader too long ago.
 //   - An empty set is believed after a second, consistent read, and takes effect after [Config.EmptyGrace]; after an outage, or where the state of
 //     Consul was lost, after a minute, in which the instances register again.
+//   - Removal by a check is damped, addition is immediate: a check that flaps changes an instance's health, and never the set's members.
 //   - Watchers of the same question share one query, whose number no watcher adds to. It ends when the last of them closes. Queries are limited to two
 //     at once and two a second for each question, failing ones to one in up to 30 s; see [ErrForbidden] and [ErrRefused].
 //   - An agent that is out of reach is tried once a second, together for all questions. When it is back they return one after another, 50 a second.

@@ -14,7 +14,8 @@ import (
 const restoredGrace = time.Minute
 
 // confirm asks for what was just found to be empty a second time, such that no lagging server can answer. If it is empty still, that takes effect
-// after the grace, if there is anything to keep until then.
+// after the grace, if there is anything to keep until then. Instances that are all critical are asked for twice too, after their own grace: this is one
+// rule, and costs one query. Only where all are in maintenance is there nothing to wait for, as somebody took each of them out.
 func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	f.index = 0 // the answer that is to be confirmed was not published: if this ends early, the next query must not wait for a later one
 	got, err := f.ask(ctx, consistent)
@@ -22,7 +23,7 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 		return nil, err
 	}
 	set, err := f.accept(got)
-	if err != nil || len(set) > 0 || len(f.last) == 0 {
+	if err != nil || len(set) > 0 || len(f.last) == 0 || f.maintained {
 		return set, err
 	}
 	grace := f.settings.EmptyGrace
@@ -37,23 +38,23 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	return set, nil
 }
 
-// accept maps an answer, and remembers its index.
+// accept maps an answer to a set, in which instances whose checks began to fail have their grace, and remembers its index.
 func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	f.index = nextIndex(f.index, got.index)
-	set, skipped := usable(got.entries, f.question.passing)
-	f.doubt = len(set) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
-	f.seen = got.index
-	if len(set) == 0 && got.withheld {
+	read := readEntries(got.entries, f.question.passing)
+	f.doubt = len(read.live) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
+	f.seen, f.maintained = got.index, read.maintained
+	if len(read.live) == 0 && got.withheld {
 		return nil, &answeredError{mark: ErrForbidden, token: got.token, text: fmt.Sprintf("consul agent %s: %s: no usable instance is visible, and "+
 			"access control may withhold some; want a token with service:read and node:read", f.agent.where, f.question.what())}
 	}
-	for _, what := range skipped {
+	for _, what := range read.skipped {
 		if !slices.Contains(f.skipLogged, what) {
 			f.logger.Warn("consul: an instance is left out", "reason", what)
 		}
 	}
-	f.skipLogged = skipped
-	return set, nil
+	f.skipLogged = read.skipped
+	return f.damping.apply(time.Now(), read.live, read.failing), nil
 }
 
 // nextIndex returns the index to query with after one answer has come, by the rules of Consul's documentation of blocking queries: an index that

@@ -44,6 +44,8 @@ type feed struct {
 	seen       uint64    // the index of the last answer
 	doubt      bool      // Consul was out of reach or its index went backwards, and no instance was seen since
 	emptyFrom  time.Time // when the empty set takes effect; zero if it is not about to
+	maintained bool      // the last answer's instances are all in maintenance
+	damping    damping
 	trouble    trouble
 	skipLogged []string
 }
@@ -52,6 +54,7 @@ func newFeed(by *agent, asked question, settings *Config) *feed {
 	made := &feed{
 		agent: by, question: asked, settings: settings, logger: settings.Logger.With("target", asked.target(), "agent", by.where),
 		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), done: make(chan struct{}),
+		damping: damping{grace: settings.RemovalGrace},
 	}
 	made.ctx, made.cancel = context.WithCancel(context.Background())
 	return made
@@ -185,8 +188,10 @@ func (f *feed) due() bool { return !f.emptyFrom.IsZero() && !time.Now().Before(f
 // patience is how long an answer may be waited for: as configured, or until something is due. It is never 0, which would be without bound.
 func (f *feed) patience() time.Duration {
 	wait := f.settings.Wait
-	if !f.emptyFrom.IsZero() {
-		wait = min(wait, time.Until(f.emptyFrom))
+	for _, due := range []time.Time{f.emptyFrom, f.damping.earliest()} {
+		if !due.IsZero() {
+			wait = min(wait, time.Until(due))
+		}
 	}
 	return max(wait, time.Millisecond)
 }

@@ -20,19 +20,32 @@ const (
 	metaWeight = "goplt-weight"
 )
 
-// usable maps Consul's entries to the instances that may get calls, sorted by ID. What is left out though its checks pass is in skipped, in words.
-func usable(entries []*api.ServiceEntry, passingOnly passing) (instances []registry.Instance, skipped []string) {
-	instances = make([]registry.Instance, 0, len(entries))
-	taken := make(map[string]bool, len(entries))
+// reading is what Consul's entries say.
+type reading struct {
+	live       []checked // may get calls, sorted by ID
+	failing    []checked // may not, as their checks stand; sorted by ID
+	skipped    []string  // what cannot be called though its checks pass, in words
+	maintained bool      // there are instances, and all are in maintenance
+}
+
+// checked is an instance with the latest index of its checks, 0 if that is not known.
+type checked struct {
+	registry.Instance
+
+	checks uint64
+}
+
+// readEntries maps Consul's entries.
+func readEntries(entries []*api.ServiceEntry, passingOnly passing) reading {
 	entries = slices.DeleteFunc(slices.Clone(entries), func(entry *api.ServiceEntry) bool { return entry == nil || entry.Service == nil })
 	slices.SortStableFunc(entries, func(a, b *api.ServiceEntry) int { // so that of entries with the same ID always the same one keeps it
 		return cmp.Or(strings.Compare(a.Service.ID, b.Service.ID), strings.Compare(nodeName(a), nodeName(b)))
 	})
+	read := reading{live: make([]checked, 0, len(entries)), maintained: len(entries) > 0}
+	taken := make(map[string]bool, len(entries))
 	for _, entry := range entries {
-		weight, ok := weigh(entry, passingOnly)
-		if !ok {
-			continue
-		}
+		status := entry.Checks.AggregatedStatus()
+		weight, isLive := weigh(entry, status, passingOnly)
 		instance, problem := mapEntry(entry, weight)
 		if problem == "" && taken[instance.ID] {
 			instance.ID += "@" + nodeName(entry) // IDs are unique on a node only
@@ -40,41 +53,72 @@ func usable(entries []*api.ServiceEntry, passingOnly passing) (instances []regis
 				problem = "another instance of this node has the same ID"
 			}
 		}
+		read.maintained = read.maintained && status == api.HealthMaint
 		if problem != "" {
-			skipped = append(skipped, fmt.Sprintf("instance %q of node %q: %s", entry.Service.ID, nodeName(entry), problem))
+			if isLive {
+				read.skipped = append(read.skipped, fmt.Sprintf("instance %q of node %q: %s", entry.Service.ID, nodeName(entry), problem))
+			}
 			continue
 		}
 		taken[instance.ID] = true
-		instances = append(instances, instance)
+		instance.Health = health(entry, status)
+		switch found := (checked{Instance: instance, checks: checksIndex(entry)}); {
+		case isLive:
+			read.live = append(read.live, found)
+		case status != api.HealthMaint:
+			read.failing = append(read.failing, found)
+		}
 	}
-	slices.SortFunc(instances, func(a, b registry.Instance) int { return strings.Compare(a.ID, b.ID) })
-	return instances, skipped
+	for _, list := range [][]checked{read.live, read.failing} {
+		slices.SortFunc(list, func(a, b checked) int { return strings.Compare(a.ID, b.ID) })
+	}
+	return read
 }
 
 // passing says which instances a target wants.
 type passing bool
 
 // weigh returns the weight that an instance's checks leave it, and whether it may get calls at all.
-func weigh(entry *api.ServiceEntry, passingOnly passing) (weight int, ok bool) {
+func weigh(entry *api.ServiceEntry, status string, passingOnly passing) (weight int, ok bool) {
 	weights := entry.Service.Weights
 	if weights == (api.AgentWeights{}) {
 		weights = api.AgentWeights{Passing: 1, Warning: 1} // of an agent that knows no weights; Consul's own default
 	}
-	switch entry.Checks.AggregatedStatus() {
+	switch status {
 	case api.HealthPassing:
-		weight = weights.Passing
+		weight, ok = weights.Passing, true
 	case api.HealthWarning:
 		weight, ok = weights.Warning, !bool(passingOnly)
-		if !ok {
-			return 0, false
-		}
 	default: // critical, in maintenance, or a status that nobody knows
-		return 0, false
 	}
 	if entry.Service.Meta[metaWeight] == "0" {
 		weight = 0
 	}
-	return min(max(weight, 0), registry.MaxWeight), true
+	return min(max(weight, 0), registry.MaxWeight), ok
+}
+
+// health returns what an instance's checks say, those of its node included.
+func health(entry *api.ServiceEntry, status string) registry.Health {
+	switch {
+	case len(entry.Checks) == 0:
+		return registry.HealthUnknown
+	case status == api.HealthPassing:
+		return registry.HealthPassing
+	case status == api.HealthWarning:
+		return registry.HealthWarning
+	default:
+		return registry.HealthCritical
+	}
+}
+
+// checksIndex returns the index of the latest change of an instance's checks.
+func checksIndex(entry *api.ServiceEntry) (latest uint64) {
+	for _, check := range entry.Checks {
+		if check != nil {
+			latest = max(latest, check.ModifyIndex)
+		}
+	}
+	return latest
 }
 
 // mapEntry maps an entry whose Service is set, or says why it cannot be called.

@@ -23,6 +23,8 @@ func TestInstancesOfEntries(t *testing.T) {
 		return []I{changed}
 	}
 	none := []I{}
+	passes := func(i *I) { i.Health = registry.HealthPassing }
+	warns := func(i *I) { i.Weight, i.Health = 2, registry.HealthWarning }
 	for name, row := range map[string]struct {
 		change func(*E)
 		target string
@@ -52,11 +54,11 @@ func TestInstancesOfEntries(t *testing.T) {
 			func(e *E) { e.Service.Meta = map[string]string{"goplt-weight": "0"} },
 			"", with(func(i *I) { i.Weight = 0 }), "",
 		},
-		"passing":                  {checks(api.HealthPassing, api.HealthPassing), "", []I{base}, ""},
-		"warning":                  {checks(api.HealthPassing, api.HealthWarning), "", with(func(i *I) { i.Weight = 2 }), ""},
-		"warning, passing=false":   {checks(api.HealthWarning), "auth?passing=false", with(func(i *I) { i.Weight = 2 }), ""},
+		"passing":                  {checks(api.HealthPassing, api.HealthPassing), "", with(passes), ""},
+		"warning":                  {checks(api.HealthPassing, api.HealthWarning), "", with(warns), ""},
+		"warning, passing=false":   {checks(api.HealthWarning), "auth?passing=false", with(warns), ""},
 		"warning, passing=true":    {checks(api.HealthWarning), "auth?passing=true", none, ""},
-		"passing, passing=true":    {checks(api.HealthPassing), "auth?passing=true", []I{base}, ""},
+		"passing, passing=true":    {checks(api.HealthPassing), "auth?passing=true", with(passes), ""},
 		"critical":                 {checks(api.HealthPassing, api.HealthCritical), "", none, ""},
 		"a status that nobody set": {checks("new"), "", none, ""},
 		"zone by metadata": {

@@ -55,6 +55,7 @@ func (f *feed) failed(err error) {
 	now := time.Now()
 	t.retryAt, t.notBefore = now.Add(delay), now.Add(min(delay, jitter(probeInterval)))
 	f.index, f.emptyFrom = 0, time.Time{}
+	f.damping.restart()
 	if t.state != state {
 		t.state = state
 		f.logger.Log(context.Background(), level, "consul: the watch fails; the last instances stand", "error", err, "instances", len(f.last))
