@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
 )
 
 // CheckKind says how Consul learns whether a registered instance is well.
@@ -66,6 +68,9 @@ type Config struct {
 
 	// Logger is told of changes of state: Consul out of reach and back, access refused, instances left out. Default [slog.Default].
 	Logger *slog.Logger `json:"-" koanf:"-"`
+	// MeterProvider takes the metrics goplt.discovery.queries, goplt.discovery.watch.state and goplt.discovery.instances. Default that of the program,
+	// otel.GetMeterProvider.
+	MeterProvider metric.MeterProvider `json:"-" koanf:"-"`
 	// Transport replaces the network, for tests and instrumentation. The registry still adds the token and bounds answers, but TLS is the transport's.
 	Transport http.RoundTripper `json:"-" koanf:"-"`
 }

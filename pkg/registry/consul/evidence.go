@@ -54,6 +54,7 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 		}
 	}
 	f.skipLogged = read.skipped
+	f.report.answered(got.index)
 	return f.damping.apply(time.Now(), read.live, read.failing), nil
 }
 

@@ -26,13 +26,16 @@ type feed struct {
 
 	agent    *agent
 	question question
+	text     string  // of the target
 	settings *Config // of the registry
+	metrics  *metrics
 	logger   *slog.Logger
 	limiter  *rate.Limiter
 
 	users    int // belongs to the registry's mutex
 	starting sync.Once
 	queries  atomic.Uint64
+	report   report
 	ctx      context.Context //nolint:containedctx // is the feed's own life, which end ends
 	cancel   context.CancelFunc
 	done     chan struct{} // closed when the goroutine has ended, or is never to start
@@ -50,12 +53,14 @@ type feed struct {
 	skipLogged []string
 }
 
-func newFeed(by *agent, asked question, settings *Config) *feed {
+func newFeed(by *agent, asked question, settings *Config, counted *metrics) *feed {
+	text := asked.target()
 	made := &feed{
-		agent: by, question: asked, settings: settings, logger: settings.Logger.With("target", asked.target(), "agent", by.where),
+		agent: by, question: asked, text: text, settings: settings, metrics: counted, logger: settings.Logger.With("target", text, "agent", by.where),
 		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), done: make(chan struct{}),
 		damping: damping{grace: settings.RemovalGrace},
 	}
+	made.report.enter(StateWaiting, nil)
 	made.ctx, made.cancel = context.WithCancel(context.Background())
 	return made
 }
@@ -100,6 +105,7 @@ func (f *feed) run() {
 func (f *feed) look(ctx context.Context) error {
 	if f.due() {
 		f.emptyFrom = time.Time{}
+		f.report.enter(StateOK, nil)
 		f.adopt([]registry.Instance{})
 		return nil
 	}
@@ -116,9 +122,11 @@ func (f *feed) look(ctx context.Context) error {
 	if len(set) > 0 {
 		f.emptyFrom = time.Time{}
 	} else if !f.emptyFrom.IsZero() {
+		f.report.enter(StateEmptyGrace, nil)
 		f.publishWell()
 		return nil
 	}
+	f.report.enter(StateOK, nil)
 	f.adopt(set)
 	return nil
 }
@@ -179,7 +187,11 @@ func (f *feed) ask(ctx context.Context, mode consistency) (answer, error) {
 
 func (f *feed) query(ctx context.Context, mode consistency, index uint64, wait time.Duration) (answer, error) {
 	f.queries.Add(1)
-	return f.agent.health(ctx, query{question: &f.question, consistency: mode, index: index, wait: wait})
+	got, err := f.agent.health(ctx, query{question: &f.question, consistency: mode, index: index, wait: wait})
+	if ctx.Err() == nil {
+		f.metrics.queried(ctx, f, err)
+	}
+	return got, err
 }
 
 // due reports whether it is time for the empty set.

@@ -8,7 +8,7 @@ func (r *Registry) feed(asked question) (*feed, func(), error) {
 	}
 	found, ok := r.feeds[asked]
 	if !ok {
-		found = newFeed(by, asked, &r.config)
+		found = newFeed(by, asked, &r.config, r.metrics)
 		r.feeds[asked] = found
 	}
 	found.users++

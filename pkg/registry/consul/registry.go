@@ -16,10 +16,11 @@ const Scheme = "consul"
 
 // Registry is a [registry.ServiceRegistry] over Consul. Make one with [New]. It is safe for concurrent use.
 type Registry struct {
-	config Config
-	tokens *tokens
-	home   address
-	logger *slog.Logger
+	config  Config
+	tokens  *tokens
+	home    address
+	logger  *slog.Logger
+	metrics *metrics
 
 	elsewhere string // the scheme of agents that targets name
 
@@ -52,14 +53,18 @@ func New(config Config) (*Registry, error) {
 	} else if elsewhere == "unix" {
 		elsewhere = "http"
 	}
-	return &Registry{
+	made := &Registry{
 		config: config, home: home, elsewhere: elsewhere, logger: config.Logger,
 		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
 		agents:   make(map[address]*agent),
 		feeds:    make(map[question]*feed),
 		watchers: make(map[*watcher]struct{}),
 		slots:    make(map[string]*slot),
-	}, nil
+	}
+	if made.metrics, err = newMetrics(config.MeterProvider, made.Status); err != nil {
+		return nil, fmt.Errorf("consul registry: metrics: %w", err)
+	}
+	return made, nil
 }
 
 // Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters. Watchers of the same question share one query.
@@ -137,7 +142,7 @@ func (r *Registry) close() error {
 	}
 	group.Wait()
 	close(errs)
-	var problems []error
+	problems := []error{r.metrics.close()}
 	for err := range errs {
 		problems = append(problems, err)
 	}

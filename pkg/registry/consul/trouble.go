@@ -17,12 +17,12 @@ const (
 
 // trouble is what a feed knows of its failures since the last good answer. The zero value is none.
 type trouble struct {
-	failures    int       // in a row
-	retryAt     time.Time // at the latest
-	notBefore   time.Time // at the earliest, where the end of an outage calls
-	unreachable bool      // the last failure was no answer at all
-	denied      *string   // the token that the last failure refused, if another one may come
-	state       string    // as logged; empty when well
+	failures    int        // in a row
+	retryAt     time.Time  // at the latest
+	notBefore   time.Time  // at the earliest, where the end of an outage calls
+	unreachable bool       // the last failure was no answer at all
+	denied      *string    // the token that the last failure refused, if another one may come
+	state       WatchState // as logged; empty when well
 }
 
 // failed notes an error, and logs it if it is news.
@@ -30,23 +30,21 @@ func (f *feed) failed(err error) {
 	t := &f.trouble
 	t.failures++
 	delay := backoff(t.failures)
-	state, level := "failing", slog.LevelWarn
+	state, level := stateOf(err), slog.LevelError
 	t.denied, t.unreachable = nil, false
 	answered, isAnswer := errors.AsType[*answeredError](err)
-	switch {
-	case errors.Is(err, ErrForbidden):
-		state, level = "forbidden", slog.LevelError
+	switch state {
+	case StateForbidden:
 		if f.agent.tokens.rotates() {
 			t.denied = new(string) // none, if the file could not be read
 			if isAnswer {
 				*t.denied = answered.token
 			}
 		}
-	case errors.Is(err, ErrRefused):
-		state, level = "refused", slog.LevelError
+	case StateRefused:
 		delay = jitter(maxBackoff)
 	default:
-		f.doubt = true
+		level, f.doubt = slog.LevelWarn, true
 		_, isReached := errors.AsType[*unusableError](err)
 		if t.unreachable = !isReached && !isAnswer; t.unreachable && f.agent.outage.lost(f) {
 			delay = min(delay, jitter(probeInterval))
@@ -56,6 +54,7 @@ func (f *feed) failed(err error) {
 	t.retryAt, t.notBefore = now.Add(delay), now.Add(min(delay, jitter(probeInterval)))
 	f.index, f.emptyFrom = 0, time.Time{}
 	f.damping.restart()
+	f.report.enter(state, err)
 	if t.state != state {
 		t.state = state
 		f.logger.Log(context.Background(), level, "consul: the watch fails; the last instances stand", "error", err, "instances", len(f.last))
