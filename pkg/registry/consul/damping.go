@@ -13,8 +13,8 @@ import (
 //
 // A check that flaps at 5 Hz keeps its instance for as long as it flaps. Looks are 500 ms apart while the state changes, at least five of them in the
 // default grace, and one that finds the check passing ends the grace. They cannot all meet the critical half of its period: 500 ms is 2.5 periods
-// of 200 ms, so every other look falls into the other half, and 1.25 of 400 ms. At other frequencies looks may beat with the check; there the
-// check's own index, which Consul raises with each change of status, tells that it was something else than critical in between.
+// of 200 ms, so every other look falls into the other half, and 1.25 of 400 ms. At other frequencies looks may beat with the check; then its own
+// index, which Consul raises with each change of status, tells that it was something else than critical in between.
 //
 // It belongs to the goroutine of its feed.
 type damping struct {

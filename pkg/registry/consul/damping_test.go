@@ -124,7 +124,7 @@ func TestFlappingCheckTearsDownNothing(t *testing.T) {
 		{250 * time.Millisecond, true}, {500 * time.Millisecond, true}, {100 * time.Millisecond, true}, // with which looks may beat
 	} {
 		t.Run(row.period.String(), func(t *testing.T) {
-			for _, offset := range []time.Duration{0, row.period / 4, row.period * 3 / 4} {
+			for _, offset := range []time.Duration{row.period / 8, row.period * 3 / 8, row.period * 5 / 8} { // never at the moment of a look
 				synctest.Test(t, func(t *testing.T) {
 					f := newFakeAgent(twoWith(api.HealthPassing)...)
 					r, _ := open(t, f)
