@@ -72,6 +72,7 @@ var texts = map[string]string{
 	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
+	"discovery.consul.consistency": "default", "discovery.consul.tagged_address": "wan",
 	"target": "memory:///other",
 }
 
@@ -79,6 +80,7 @@ var texts = map[string]string{
 var companions = map[string][]string{
 	"tls.cert_file": {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
 	"discovery.consul.tls.ca_file": {"discovery.consul.address"}, "discovery.consul.tls.server_name": {"discovery.consul.address"},
+	"discovery.consul.tls.ca_path":   {"discovery.consul.address"},
 	"discovery.consul.tls.cert_file": {"discovery.consul.tls.key_file", "discovery.consul.address"},
 	"discovery.consul.tls.key_file":  {"discovery.consul.tls.cert_file", "discovery.consul.address"},
 	"server.tls.enabled":             {"server.tls.cert_file", "server.tls.key_file"},

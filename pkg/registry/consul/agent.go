@@ -43,7 +43,7 @@ type agent struct {
 func newAgent(config Config, at address, tokens *tokens) (*agent, error) {
 	bounded := &boundedTransport{next: config.Transport, tokens: tokens}
 	if bounded.next == nil {
-		bounded.next = newTransport(config.TLS, at)
+		bounded.next = newNetwork(config.TLS, at)
 	}
 	settings := &api.Config{
 		Address: at.host, Scheme: at.scheme, PathPrefix: at.prefix, Namespace: config.Namespace, Partition: config.Partition,
@@ -74,22 +74,13 @@ func (a *agent) close() {
 	}
 }
 
-// consistency says which Consul server may answer a query.
-type consistency int
-
-const (
-	leader     consistency = iota // the leader, unless it lost its majority a moment ago
-	stale                         // any server
-	consistent                    // the leader, after asking the majority
-)
-
 // query is one question asked once.
 type query struct {
 	*question
 
-	consistency consistency
-	index       uint64        // answer when the state is later; 0: at once
-	wait        time.Duration // or when this is over
+	mode  Consistency
+	index uint64        // answer when the state is later; 0: at once
+	wait  time.Duration // or when this is over
 }
 
 // answer is what Consul says about the instances of a service.
@@ -99,6 +90,20 @@ type answer struct {
 	lastContact time.Duration // of the server with the leader; 0 if not reported
 	withheld    bool          // access control may have left instances out
 	token       string        // that was sent
+}
+
+// credentials returns what stands for the credentials of a request with a token now, to see whether they change.
+func (a *agent) credentials(token string) string {
+	if network, ok := a.http.next.(*network); ok {
+		token += "\n" + network.fingerprint()
+	}
+	return token
+}
+
+// rotates reports whether the credentials may change.
+func (a *agent) rotates() bool {
+	network, ok := a.http.next.(*network)
+	return a.tokens.rotates() || ok && network.files.CertFile != ""
 }
 
 // share returns how long a query of one of the feeds may wait: less than wanted where there are more feeds than turns, so that each has a turn in
@@ -112,7 +117,7 @@ func (a *agent) share(wanted time.Duration) time.Duration {
 }
 
 // readNow lets a feed ask for what is there now, when few enough do so.
-func (a *agent) readNow(ctx context.Context, by *feed, mode consistency) (answer, error) {
+func (a *agent) readNow(ctx context.Context, by *feed, mode Consistency) (answer, error) {
 	if _, err := a.reads.take(ctx, 0); err != nil {
 		return answer{}, err
 	}
@@ -130,7 +135,8 @@ func (a *agent) health(ctx context.Context, q query) (answer, error) {
 	defer cancel()
 	ctx, exchange := withExchange(ctx)
 	options := &api.QueryOptions{
-		Datacenter: q.datacenter, AllowStale: q.consistency == stale, RequireConsistent: q.consistency == consistent, WaitIndex: q.index,
+		Datacenter: q.datacenter, Namespace: q.namespace, Partition: q.partition, Filter: q.filter,
+		AllowStale: q.mode == ConsistencyStale, RequireConsistent: q.mode == ConsistencyConsistent, WaitIndex: q.index,
 	}
 	if q.index > 0 {
 		options.WaitTime = q.wait

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,36 @@ const (
 	CheckNone CheckKind = "none"
 )
 
+// Consistency says which Consul server may answer a query.
+type Consistency string
+
+const (
+	// ConsistencyStale lets any server answer: faster, and possible without a leader. What it lags is bounded by [Config.MaxStale]. The default.
+	ConsistencyStale Consistency = "stale"
+	// ConsistencyDefault lets the leader answer, which may have lost its majority a moment ago.
+	ConsistencyDefault Consistency = "default"
+	// ConsistencyConsistent lets the leader answer after it asked the majority.
+	ConsistencyConsistent Consistency = "consistent"
+)
+
+var consistencies = []Consistency{ConsistencyStale, ConsistencyDefault, ConsistencyConsistent}
+
+// TaggedAddress is a kind of address that a service or a node has in Consul beside its plain one.
+type TaggedAddress string
+
+// The kinds of tagged addresses.
+const (
+	AddressPlain   TaggedAddress = ""
+	AddressLAN     TaggedAddress = "lan"
+	AddressLANIPv4 TaggedAddress = "lan_ipv4"
+	AddressLANIPv6 TaggedAddress = "lan_ipv6"
+	AddressWAN     TaggedAddress = "wan"
+	AddressWANIPv4 TaggedAddress = "wan_ipv4"
+	AddressWANIPv6 TaggedAddress = "wan_ipv6"
+)
+
+var taggedAddresses = []TaggedAddress{AddressLAN, AddressLANIPv4, AddressLANIPv6, AddressWAN, AddressWANIPv4, AddressWANIPv6}
+
 // Config configures a [Registry]. Start from [DefaultConfig]: the zero value is not valid. The tags are the keys of the configuration file.
 type Config struct {
 	// Address of the agent: host:port, or a URL with http, https or unix (unix:///path). A URL may have a path, for an agent behind a proxy.
@@ -39,8 +70,11 @@ type Config struct {
 	Namespace string `koanf:"namespace"`
 	// Partition to query and register in; Consul Enterprise only. Default $CONSUL_PARTITION, else the agent's.
 	Partition string `koanf:"partition"`
-	// TLS protects the connection to an agent whose address begins with https, and then defaults to what $CONSUL_CACERT, $CONSUL_CLIENT_CERT with
-	// $CONSUL_CLIENT_KEY, and $CONSUL_TLS_SERVER_NAME say.
+	// TaggedAddress is the kind of address that instances are called at, where a target does not say: lan, wan, lan_ipv4, lan_ipv6, wan_ipv4 or wan_ipv6.
+	// An instance that has no such address is called at its plain one. Default the plain address.
+	TaggedAddress TaggedAddress `koanf:"tagged_address"`
+	// TLS protects the connection to an agent whose address begins with https, and then defaults to what $CONSUL_CACERT, $CONSUL_CAPATH,
+	// $CONSUL_CLIENT_CERT with $CONSUL_CLIENT_KEY, and $CONSUL_TLS_SERVER_NAME say.
 	TLS TLSConfig `koanf:"tls"`
 
 	// Wait is how long the agent may hold a query until something changes; at most 60s. Default 60s.
@@ -49,10 +83,10 @@ type Config struct {
 	// be seen up to 15 s late; a process with fewer sees it at once. An agent accepts 200 connections of one address (its
 	// limits.http_max_conns_per_client), which all processes of a machine share. Default 100.
 	MaxQueries int `koanf:"max_queries"`
-	// Stale lets any Consul server answer, not the leader alone: faster, and possible without a leader. Default true.
-	Stale bool `koanf:"stale"`
-	// MaxStale is how long the server that answered may have been without contact to the leader; an older answer is dropped and the leader asked. 0
-	// means no bound. Default 30s.
+	// Consistency says which Consul server may answer, where a target does not: stale, default or consistent. Default stale.
+	Consistency Consistency `koanf:"consistency"`
+	// MaxStale is how long a server that gave a stale answer may have been without contact to the leader; an older answer is dropped and the leader
+	// asked. 0 means no bound. Default 30s.
 	MaxStale time.Duration `koanf:"max_stale"`
 	// EmptyGrace is how long the last instances are kept after the confirmed news that there are none. It is a minute at least where that news
 	// follows an outage or a loss of Consul's state, as instances then are about to register again. Default 2s.
@@ -75,10 +109,13 @@ type Config struct {
 	Transport http.RoundTripper `json:"-" koanf:"-"`
 }
 
-// TLSConfig protects the connection to the agent. The files are read for each new connection. The certificate is always verified.
+// TLSConfig protects the connection to the agent. The files are read for each new connection, and connections made with files that have changed since
+// serve no further request: a rotation holds after the queries under way, at most a minute and a sixteenth. The certificate is always verified.
 type TLSConfig struct {
 	// CAFile holds the PEM certificates of the authorities to trust; the system's if empty.
 	CAFile string `koanf:"ca_file"`
+	// CAPath is a directory of such files, all of which are trusted; not used if CAFile is set.
+	CAPath string `koanf:"ca_path"`
 	// CertFile holds the PEM certificate chain to present to the agent.
 	CertFile string `koanf:"cert_file"`
 	// KeyFile holds the PEM private key of CertFile.
@@ -118,7 +155,7 @@ const (
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, MaxQueries: 100, Stale: true, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
+		Wait: maxWait, MaxQueries: 100, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
 		VerifyInterval: 10 * time.Second,
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
@@ -164,9 +201,15 @@ func (c Config) validate(addressKey string) error {
 	}
 	check("token", c.Token == "" || c.TokenFile == "", "set", "allowed together with token_file")
 	check("token", !strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }), "set", "printable ASCII without space")
+	for _, name := range []struct{ key, value string }{{"datacenter", c.Datacenter}, {"namespace", c.Namespace}, {"partition", c.Partition}} {
+		check(name.key, name.value == "" || validateName(name.key, name.value) == nil, quoted(name.value), "1 to 64 letters, digits, '-' and '_'")
+	}
+	check("tagged_address", c.TaggedAddress == AddressPlain || slices.Contains(taggedAddresses, c.TaggedAddress), quoted(string(c.TaggedAddress)),
+		"empty or one of "+list(taggedAddresses))
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
 	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
 	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
+	check("consistency", slices.Contains(consistencies, c.Consistency), quoted(string(c.Consistency)), "one of "+list(consistencies))
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
 	check("removal_grace", c.RemovalGrace >= 0, c.RemovalGrace, "0 or more")

@@ -47,18 +47,25 @@ func TestConfigErrors(t *testing.T) {
 		`tls.key_file: "" is not set together with tls.cert_file`: func(c *consul.Config) {
 			c.Address, c.TLS.CertFile = "https://agent:1", "cert.pem"
 		},
-		`wait: 1m1s is not above 0 and at most 1m`:         func(c *consul.Config) { c.Wait = 61 * time.Second },
-		`wait: 0s is not above 0 and at most 1m`:           func(c *consul.Config) { c.Wait = 0 },
-		`max_queries: 0 is not within 1 to 150`:            func(c *consul.Config) { c.MaxQueries = 0 },
-		`max_queries: 151 is not within 1 to 150`:          func(c *consul.Config) { c.MaxQueries = 151 },
-		`max_stale: -1s is not 0 or more`:                  func(c *consul.Config) { c.MaxStale = -time.Second },
-		`empty_grace: -1s is not 0 or more`:                func(c *consul.Config) { c.EmptyGrace = -time.Second },
-		`removal_grace: -1s is not 0 or more`:              func(c *consul.Config) { c.RemovalGrace = -time.Second },
-		`verify_interval: 0s is not above 0`:               func(c *consul.Config) { c.VerifyInterval = 0 },
-		`check.kind: "http" is not one of grpc, ttl, none`: func(c *consul.Config) { c.Check.Kind = "http" },
-		`check.interval: 0s is not above 0`:                func(c *consul.Config) { c.Check.Interval = 0 },
-		`check.timeout: -1s is not above 0`:                func(c *consul.Config) { c.Check.Timeout = -time.Second },
-		`check.ttl: 10ms is not at least 1s`:               func(c *consul.Config) { c.Check.Kind, c.Check.TTL = consul.CheckTTL, 10*time.Millisecond },
+		`wait: 1m1s is not above 0 and at most 1m`:                    func(c *consul.Config) { c.Wait = 61 * time.Second },
+		`wait: 0s is not above 0 and at most 1m`:                      func(c *consul.Config) { c.Wait = 0 },
+		`max_queries: 0 is not within 1 to 150`:                       func(c *consul.Config) { c.MaxQueries = 0 },
+		`max_queries: 151 is not within 1 to 150`:                     func(c *consul.Config) { c.MaxQueries = 151 },
+		`max_stale: -1s is not 0 or more`:                             func(c *consul.Config) { c.MaxStale = -time.Second },
+		`empty_grace: -1s is not 0 or more`:                           func(c *consul.Config) { c.EmptyGrace = -time.Second },
+		`consistency: "any" is not one of stale, default, consistent`: func(c *consul.Config) { c.Consistency = "any" },
+		`tagged_address: "public" is not empty or one of lan, lan_ipv4, lan_ipv6, wan, wan_ipv4, wan_ipv6`: func(c *consul.Config) {
+			c.TaggedAddress = "public"
+		},
+		`datacenter: "../eu" is not 1 to 64 letters, digits, '-' and '_'`: func(c *consul.Config) { c.Datacenter = "../eu" },
+		`namespace: "a&b" is not 1 to 64 letters, digits, '-' and '_'`:    func(c *consul.Config) { c.Namespace = "a&b" },
+		`partition: "a b" is not 1 to 64 letters, digits, '-' and '_'`:    func(c *consul.Config) { c.Partition = "a b" },
+		`removal_grace: -1s is not 0 or more`:                             func(c *consul.Config) { c.RemovalGrace = -time.Second },
+		`verify_interval: 0s is not above 0`:                              func(c *consul.Config) { c.VerifyInterval = 0 },
+		`check.kind: "http" is not one of grpc, ttl, none`:                func(c *consul.Config) { c.Check.Kind = "http" },
+		`check.interval: 0s is not above 0`:                               func(c *consul.Config) { c.Check.Interval = 0 },
+		`check.timeout: -1s is not above 0`:                               func(c *consul.Config) { c.Check.Timeout = -time.Second },
+		`check.ttl: 10ms is not at least 1s`:                              func(c *consul.Config) { c.Check.Kind, c.Check.TTL = consul.CheckTTL, 10*time.Millisecond },
 		`check.deregister_critical_after: 30s is not 0 or at least 1m, Consul's minimum`: func(c *consul.Config) {
 			c.Check.DeregisterCriticalAfter = 30 * time.Second
 		},

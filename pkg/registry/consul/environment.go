@@ -37,12 +37,18 @@ func (c Config) withEnvironment() (Config, error) {
 	}
 	if err == nil && at.scheme == "https" {
 		c.TLS = c.TLS.withEnvironment()
+		if verify, err := strconv.ParseBool(strings.TrimSpace(os.Getenv("CONSUL_HTTP_SSL_VERIFY"))); err == nil && !verify {
+			c.Logger.Warn("consul: $CONSUL_HTTP_SSL_VERIFY=false is ignored: the agent's certificate is always verified; name the authority that " +
+				"issued it in tls.ca_file or $CONSUL_CACERT")
+		}
 	}
 	return c, c.validate(addressKey)
 }
 
 func (c TLSConfig) withEnvironment() TLSConfig {
-	c.CAFile = cmp.Or(c.CAFile, os.Getenv("CONSUL_CACERT"))
+	if c.CAFile == "" && c.CAPath == "" {
+		c.CAFile, c.CAPath = os.Getenv("CONSUL_CACERT"), os.Getenv("CONSUL_CAPATH")
+	}
 	if c.CertFile == "" && c.KeyFile == "" {
 		c.CertFile, c.KeyFile = os.Getenv("CONSUL_CLIENT_CERT"), os.Getenv("CONSUL_CLIENT_KEY")
 	}

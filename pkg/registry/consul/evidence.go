@@ -18,7 +18,7 @@ const restoredGrace = time.Minute
 // rule, and costs one query. Only where all are in maintenance is there nothing to wait for, as somebody took each of them out.
 func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	f.index = 0 // the answer that is to be confirmed was not published: if this ends early, the next query must not wait for a later one
-	got, err := f.ask(ctx, consistent)
+	got, err := f.ask(ctx, ConsistencyConsistent)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 // accept maps an answer to a set, in which instances whose checks began to fail have their grace, and remembers its index.
 func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	f.index = nextIndex(f.index, got.index)
-	read := readEntries(got.entries, f.question.passing)
+	read := readEntries(got.entries, &f.question)
 	f.doubt = len(read.live) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
 	f.seen, f.maintained = got.index, read.maintained
 	if len(read.live) == 0 && got.withheld {

@@ -200,7 +200,7 @@ func TestStaleBound(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeAgent(entry("1", 80))
-		r, _ := open(t, f, func(c *consul.Config) { c.Stale = false })
+		r, _ := open(t, f, func(c *consul.Config) { c.Consistency = consul.ConsistencyDefault })
 		expect(t, watch(t, r), "1")
 		if q := healthQueries(f)[0].URL.Query(); q.Has("stale") {
 			t.Errorf("the query has %v; want none that is stale", q)

@@ -143,13 +143,10 @@ func (f *feed) adopt(set []registry.Instance) {
 
 // read asks what there is when it changes, and again the leader if a server answered that lost it too long ago.
 func (f *feed) read(ctx context.Context) ([]registry.Instance, error) {
-	mode := leader
-	if f.settings.Stale {
-		mode = stale
-	}
+	mode := f.question.consistency
 	got, err := f.await(ctx, mode)
-	if err == nil && mode == stale && f.settings.MaxStale > 0 && got.lastContact > f.settings.MaxStale {
-		got, err = f.ask(ctx, leader)
+	if err == nil && mode == ConsistencyStale && f.settings.MaxStale > 0 && got.lastContact > f.settings.MaxStale {
+		got, err = f.ask(ctx, ConsistencyDefault)
 	}
 	if err != nil {
 		return nil, err
@@ -159,7 +156,7 @@ func (f *feed) read(ctx context.Context) ([]registry.Instance, error) {
 
 // await asks for the next change, in its turn. What is due earlier than the answer, and a turn that does not come in time, make it a question for what
 // is there now.
-func (f *feed) await(ctx context.Context, mode consistency) (answer, error) {
+func (f *feed) await(ctx context.Context, mode Consistency) (answer, error) {
 	if f.index == 0 {
 		return f.ask(ctx, mode)
 	}
@@ -178,16 +175,16 @@ func (f *feed) await(ctx context.Context, mode consistency) (answer, error) {
 }
 
 // ask asks for what is there now.
-func (f *feed) ask(ctx context.Context, mode consistency) (answer, error) {
+func (f *feed) ask(ctx context.Context, mode Consistency) (answer, error) {
 	if err := f.limiter.Wait(ctx); err != nil {
 		return answer{}, err
 	}
 	return f.agent.readNow(ctx, f, mode)
 }
 
-func (f *feed) query(ctx context.Context, mode consistency, index uint64, wait time.Duration) (answer, error) {
+func (f *feed) query(ctx context.Context, mode Consistency, index uint64, wait time.Duration) (answer, error) {
 	f.queries.Add(1)
-	got, err := f.agent.health(ctx, query{question: &f.question, consistency: mode, index: index, wait: wait})
+	got, err := f.agent.health(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
 	if ctx.Err() == nil {
 		f.metrics.queried(ctx, f, err)
 	}

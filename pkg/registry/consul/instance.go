@@ -35,8 +35,8 @@ type checked struct {
 	checks uint64
 }
 
-// readEntries maps Consul's entries.
-func readEntries(entries []*api.ServiceEntry, passingOnly passing) reading {
+// readEntries maps the entries that Consul answers to a question.
+func readEntries(entries []*api.ServiceEntry, asked *question) reading {
 	entries = slices.DeleteFunc(slices.Clone(entries), func(entry *api.ServiceEntry) bool { return entry == nil || entry.Service == nil })
 	slices.SortStableFunc(entries, func(a, b *api.ServiceEntry) int { // so that of entries with the same ID always the same one keeps it
 		return cmp.Or(strings.Compare(a.Service.ID, b.Service.ID), strings.Compare(nodeName(a), nodeName(b)))
@@ -45,8 +45,8 @@ func readEntries(entries []*api.ServiceEntry, passingOnly passing) reading {
 	taken := make(map[string]bool, len(entries))
 	for _, entry := range entries {
 		status := entry.Checks.AggregatedStatus()
-		weight, isLive := weigh(entry, status, passingOnly)
-		instance, problem := mapEntry(entry, weight)
+		weight, isLive := weigh(entry, status, asked.passing)
+		instance, problem := mapEntry(entry, weight, asked.addresses)
 		if problem == "" && taken[instance.ID] {
 			instance.ID += "@" + nodeName(entry) // IDs are unique on a node only
 			if taken[instance.ID] {
@@ -122,12 +122,9 @@ func checksIndex(entry *api.ServiceEntry) (latest uint64) {
 }
 
 // mapEntry maps an entry whose Service is set, or says why it cannot be called.
-func mapEntry(entry *api.ServiceEntry, weight int) (instance registry.Instance, problem string) {
+func mapEntry(entry *api.ServiceEntry, weight int, kind TaggedAddress) (instance registry.Instance, problem string) {
 	service := entry.Service
-	host, port := service.Address, service.DefaultPort()
-	if host == "" && entry.Node != nil {
-		host = entry.Node.Address
-	}
+	host, port := whereabouts(entry, kind)
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if port == 0 {
 		return registry.Instance{}, "it has no port"
@@ -151,6 +148,20 @@ func mapEntry(entry *api.ServiceEntry, weight int) (instance registry.Instance, 
 		instance.Metadata = nil
 	}
 	return instance, ""
+}
+
+// whereabouts returns the host and port that an entry is called at, in the order of Consul's own DNS: the service's address of the kind, the service's
+// plain one, and those of the node only for a service that has none. A node's public address is no place to look for a service that says where it is.
+func whereabouts(entry *api.ServiceEntry, kind TaggedAddress) (host string, port int) {
+	service := entry.Service
+	host, port = service.Address, service.DefaultPort()
+	if tagged, ok := service.TaggedAddresses[string(kind)]; ok && tagged.Address != "" {
+		return tagged.Address, cmp.Or(tagged.Port, port)
+	}
+	if host == "" && entry.Node != nil {
+		host = cmp.Or(entry.Node.TaggedAddresses[string(kind)], entry.Node.Address)
+	}
+	return host, port
 }
 
 func zone(entry *api.ServiceEntry) string {

@@ -23,6 +23,7 @@ func TestInstancesOfEntries(t *testing.T) {
 		return []I{changed}
 	}
 	none := []I{}
+	at := func(host string, port int) []I { return with(func(i *I) { i.Host, i.Port = host, port }) }
 	passes := func(i *I) { i.Health = registry.HealthPassing }
 	warns := func(i *I) { i.Weight, i.Health = 2, registry.HealthWarning }
 	for name, row := range map[string]struct {
@@ -78,7 +79,14 @@ func TestInstancesOfEntries(t *testing.T) {
 		"zone by the node's locality": {
 			func(e *E) { e.Node.Locality = &api.Locality{Zone: "c"} }, "", with(func(i *I) { i.Zone = "c" }), "",
 		},
-		"tags": {func(e *E) { e.Service.Tags = []string{"z", "a"} }, "", with(func(i *I) { i.Tags = []string{"z", "a"} }), ""},
+		"tagged address":                                 {tagged("", map[string]api.ServiceAddress{"wan": {Address: "h", Port: 9}}), "auth?address=wan", at("h", 9), ""},
+		"tagged address without a port":                  {tagged("", map[string]api.ServiceAddress{"wan": {Address: "h"}}), "auth?address=wan", at("h", 80), ""},
+		"another tagged address":                         {tagged("s", map[string]api.ServiceAddress{"wan": {Address: "h"}}), "auth?address=lan_ipv6", at("s", 80), ""},
+		"tagged address of the node":                     {tagged("", nil), "auth?address=wan_ipv4", at("192.0.2.1", 80), ""},
+		"the service's before the node's tagged address": {tagged("s", nil), "auth?address=wan_ipv4", at("s", 80), ""},
+		"tagged address of nobody":                       {tagged("", nil), "auth?address=lan", at("10.0.0.1", 80), ""},
+		"tagged address not asked for":                   {tagged("", map[string]api.ServiceAddress{"wan": {Address: "h"}}), "", []I{base}, ""},
+		"tags":                                           {func(e *E) { e.Service.Tags = []string{"z", "a"} }, "", with(func(i *I) { i.Tags = []string{"z", "a"} }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -106,6 +114,14 @@ func TestInstancesOfEntries(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// tagged gives the service an address and tagged ones, and the node a tagged one.
+func tagged(address string, addresses map[string]api.ServiceAddress) func(*api.ServiceEntry) {
+	return func(e *api.ServiceEntry) {
+		e.Service.Address, e.Service.TaggedAddresses = address, addresses
+		e.Node.TaggedAddresses = map[string]string{"wan_ipv4": "192.0.2.1"}
 	}
 }
 

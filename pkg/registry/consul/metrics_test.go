@@ -76,7 +76,9 @@ func (r *registration) Unregister() error {
 	return nil
 }
 
-func key(name string, set attribute.Set) string { return name + " " + set.Encoded(attribute.DefaultEncoder()) }
+func key(name string, set attribute.Set) string {
+	return name + " " + set.Encoded(attribute.DefaultEncoder())
+}
 
 func (c *counter) Add(_ context.Context, more int64, options ...metric.AddOption) {
 	c.to.mu.Lock()

@@ -1,75 +1,139 @@
 package consul
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
+// parameters are those of targets, as the package's documentation lists them.
+var parameters = []string{"address", "consistency", "dc", "failover", "filter", "ns", "partition", "passing", "query", "tag"}
+
+// maxFilterBytes bounds a filter expression: Consul parses one for each query, and a longer one no URL may hold.
+const maxFilterBytes = 4 << 10
+
 // question is everything that decides which set a target has. Targets with equal questions share a feed.
 type question struct {
-	agent      address
-	service    string
-	tag        string
-	datacenter string
-	passing    passing
+	agent       address
+	service     string
+	tag         string
+	filter      string
+	datacenter  string
+	namespace   string
+	partition   string
+	consistency Consistency
+	passing     passing
+	addresses   TaggedAddress
 }
 
-// question returns what a target asks. Its errors match [registry.ErrInvalidTarget].
-func (r *Registry) question(target registry.Target) (question, error) {
-	if err := target.Check(Scheme, "tag", "dc", "passing"); err != nil {
-		return question{}, err
+// questions returns what a target asks: one question, or where it names datacenters to fail over to one for each, in order. Its errors match
+// [registry.ErrInvalidTarget].
+func (r *Registry) questions(target registry.Target) ([]question, error) {
+	if err := target.Check(Scheme, parameters...); err != nil {
+		return nil, err
 	}
-	asked := question{agent: r.home, service: target.Service, datacenter: r.config.Datacenter}
+	asked := question{
+		agent: r.home, service: target.Service, datacenter: r.config.Datacenter, namespace: r.config.Namespace, partition: r.config.Partition,
+		consistency: r.config.Consistency, addresses: r.config.TaggedAddress,
+	}
 	if target.Authority != "" && target.Authority != r.home.host {
 		asked.agent = address{scheme: r.elsewhere, host: target.Authority}
 	}
 	for _, name := range slices.Sorted(maps.Keys(target.Params)) {
 		if err := asked.set(name, target.Params[name]); err != nil {
-			return question{}, fmt.Errorf("%w %q: %w", registry.ErrInvalidTarget, target, err)
+			return nil, fmt.Errorf("%w %q: parameter %s: %w", registry.ErrInvalidTarget, target, name, err)
 		}
 	}
-	return asked, nil
+	return []question{asked}, nil
 }
 
 // set sets a parameter of the target.
-func (q *question) set(name, value string) error {
+func (q *question) set(name, value string) (err error) {
 	if value == "" {
-		return fmt.Errorf("parameter %q is empty", name)
+		return errors.New("it is empty; leave it out, or give it a value")
 	}
 	switch name {
-	case "tag":
-		q.tag = value
+	case "address":
+		q.addresses = TaggedAddress(value)
+		err = oneOf(q.addresses, taggedAddresses)
+	case "consistency":
+		q.consistency = Consistency(value)
+		err = oneOf(q.consistency, consistencies)
 	case "dc":
 		q.datacenter = value
+		err = validateName("datacenter", value)
+	case "filter":
+		if q.filter = value; len(value) > maxFilterBytes {
+			err = fmt.Errorf("it is %d bytes long; at most %d are allowed", len(value), maxFilterBytes)
+		}
+	case "ns":
+		q.namespace = value
+		err = validateName("namespace", value)
+	case "partition":
+		q.partition = value
+		err = validateName("partition", value)
 	case "passing":
-		only, err := strconv.ParseBool(value)
-		if err != nil {
-			return fmt.Errorf("parameter passing is %q; want true or false", value)
+		only, parseErr := strconv.ParseBool(value)
+		if parseErr != nil {
+			err = fmt.Errorf("%q is not true or false", value)
 		}
 		q.passing = passing(only)
+	case "tag":
+		q.tag = value
 	}
-	return nil
+	return err
 }
 
-// target returns the text of a target that asks this, for logs and status.
+// target returns the text of a target that asks this wherever the configuration says otherwise, for logs, status and snapshots.
 func (q *question) target() string {
 	target := registry.Target{Scheme: Scheme, Service: q.service, Params: make(map[string]string)}
-	add := func(name, value string) {
+	for name, value := range map[string]string{
+		"address": string(q.addresses), "dc": q.datacenter, "filter": q.filter, "ns": q.namespace, "partition": q.partition, "tag": q.tag,
+	} {
 		if value != "" {
 			target.Params[name] = value
 		}
 	}
-	add("tag", q.tag)
-	add("dc", q.datacenter)
+	if q.consistency != ConsistencyStale {
+		target.Params["consistency"] = string(q.consistency)
+	}
 	if q.passing {
-		add("passing", "true")
+		target.Params["passing"] = "true"
 	}
 	return target.String()
 }
 
 // what says for errors what was asked.
 func (q *question) what() string { return fmt.Sprintf("query service %q", q.service) }
+
+// oneOf reports why a value is none of those there are.
+func oneOf[T ~string](value T, all []T) error {
+	if slices.Contains(all, value) {
+		return nil
+	}
+	return fmt.Errorf("%q is not one of %s", value, list(all))
+}
+
+func list[T ~string](all []T) string {
+	texts := make([]string, len(all))
+	for at, text := range all {
+		texts[at] = string(text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// validateName reports why a name is none that Consul gives to a datacenter, a namespace or a partition.
+func validateName(kind, name string) error {
+	other := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, other) {
+		return fmt.Errorf("%q is not the name of a %s: 1 to 64 letters, digits, '-' and '_'", name, kind)
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package consul_test
 
 import (
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -56,26 +57,75 @@ func TestOtherAgentByAuthority(t *testing.T) {
 	})
 }
 
+func TestParametersOfTheQuery(t *testing.T) {
+	for target, want := range map[string]string{
+		"consul:///auth":                        "dc=eu&ns=n&partition=p&stale=",
+		"consul:///auth?ns=other&partition=q":   "dc=eu&ns=other&partition=q&stale=",
+		"consul:///auth?consistency=default":    "dc=eu&ns=n&partition=p",
+		"consul:///auth?consistency=consistent": "consistent=&dc=eu&ns=n&partition=p",
+		"consul:///auth?dc=us&tag=a%26b":        "dc=us&ns=n&partition=p&stale=&tag=a%26b",
+		`consul:///auth?filter=Service.Meta.v+==+"2"+and+%22x%26y%22+in+Service.Tags`: "dc=eu&filter=Service.Meta.v+%3D%3D+%222%22+and+%22x%26y%22+in+Service.Tags&ns=n&" +
+			"partition=p&stale=",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeAgent()
+			r, _ := open(t, f, func(c *consul.Config) { c.Datacenter, c.Namespace, c.Partition = "eu", "n", "p" })
+			w := watch(t, r, target)
+			expect(t, w)
+			if got := healthQueries(f)[0].URL.RawQuery; got != want {
+				t.Errorf("%s asks\n got %s\nwant %s", target, got, want)
+			}
+			again, err := registry.ParseTarget(r.Status()[0].Target) // a target that asks the same
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Watch(again); err != nil || len(r.Status()) != 1 {
+				t.Errorf("%s is not the target %s: %v", again, target, err)
+			}
+		})
+	}
+}
+
 // Fault 12.
-func TestBadServiceNameMakesNoRequest(t *testing.T) {
+func TestBadTargetsMakeNoRequest(t *testing.T) {
 	f := newFakeAgent()
 	r, _ := open(t, f)
-	for _, target := range []registry.Target{
-		{Service: "../kv/x"},
-		{Scheme: "consul", Service: "a/../../kv/x"},
-		{Service: "auth", Params: map[string]string{"tag": ""}},
-		{Service: "auth", Params: map[string]string{"passing": "perhaps"}},
-		{Service: "auth", Params: map[string]string{"near": "_agent"}},
+	for text, want := range map[string]string{
+		"../kv/x":                   "",
+		"a/../../kv/x":              "",
+		"auth?near=_agent":          `parameter "near" is unknown; known are address, consistency, dc, failover, filter, ns, partition, passing, query, tag`,
+		"auth?tag=":                 "parameter tag: it is empty; leave it out, or give it a value",
+		"auth?passing=perhaps":      `parameter passing: "perhaps" is not true or false`,
+		"auth?passing=":             "parameter passing: it is empty",
+		"auth?filter=":              "parameter filter: it is empty",
+		"auth?dc=../eu":             `parameter dc: "../eu" is not the name of a datacenter: 1 to 64 letters, digits, '-' and '_'`,
+		"auth?ns=a%26b":             `parameter ns: "a&b" is not the name of a namespace`,
+		"auth?partition=a%20b":      `parameter partition: "a b" is not the name of a partition`,
+		"auth?consistency=eventual": `parameter consistency: "eventual" is not one of stale, default, consistent`,
+		"auth?address=public":       `parameter address: "public" is not one of lan, lan_ipv4, lan_ipv6, wan, wan_ipv4, wan_ipv6`,
+		"auth?filter=" + strings.Repeat("x", 5000): "parameter filter: it is 5000 bytes long; at most 4096 are allowed",
 	} {
-		if _, err := r.Watch(target); !errors.Is(err, registry.ErrInvalidTarget) {
-			t.Errorf("Watch(%v): %v", target, err)
+		name, query, _ := strings.Cut(text, "?")
+		target := registry.Target{Scheme: "consul", Service: name}
+		if query != "" {
+			values, err := url.ParseQuery(query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target.Params = make(map[string]string)
+			for key := range values {
+				target.Params[key] = values.Get(key)
+			}
+		}
+		if _, err := r.Watch(target); !errors.Is(err, registry.ErrInvalidTarget) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Watch(%.100s)\n got %.300v\nwant %s", text, err, want)
 		}
 	}
 	bad := registry.Instance{ID: "../kv/x", Service: "auth", Host: "h", Port: 1}
 	if _, err := r.Register(t.Context(), bad); !errors.Is(err, registry.ErrInvalidInstance) {
 		t.Errorf("Register: %v", err)
 	}
-	if asked := f.asked("/"); len(asked) != 0 {
+	if asked := f.asked("/"); len(asked) != 0 || len(r.Status()) != 0 {
 		t.Errorf("requested: %v", asked[0].URL)
 	}
 }

@@ -69,13 +69,13 @@ func New(config Config) (*Registry, error) {
 
 // Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters. Watchers of the same question share one query.
 func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
-	asked, err := r.question(target)
+	asked, err := r.questions(target)
 	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	from, leave, err := r.feed(asked)
+	from, leave, err := r.feed(asked[0])
 	if err != nil {
 		return nil, err
 	}

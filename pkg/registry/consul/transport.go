@@ -2,15 +2,10 @@ package consul
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
-	"time"
 )
 
 const (
@@ -18,8 +13,6 @@ const (
 	maxAnswerBytes = 32 << 20
 	// maxErrorBytes bounds the text of an error that the agent answers.
 	maxErrorBytes = 1 << 10
-
-	dialTimeout = 5 * time.Second
 )
 
 var errAnswerTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxAnswerBytes>>20)
@@ -99,61 +92,4 @@ func (b *boundedBody) Read(into []byte) (int, error) {
 		return read - 1, b.end
 	}
 	return read, err
-}
-
-// newTransport returns the network to an agent. It uses no proxy: an agent is local, or close.
-func newTransport(files TLSConfig, at address) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	transport := &http.Transport{
-		DialContext:         dialer.DialContext,
-		MaxIdleConnsPerHost: 8, // between two queries; turns that end hand their connections on
-		IdleConnTimeout:     90 * time.Second,
-	}
-	switch at.scheme {
-	case "unix":
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", at.host)
-		}
-	case "https":
-		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			config, err := files.load(address)
-			if err != nil {
-				return nil, err
-			}
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
-		}
-	}
-	return transport
-}
-
-// load reads the files as they are now, for a connection to address.
-func (c TLSConfig) load(address string) (*tls.Config, error) {
-	config := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
-	if config.ServerName == "" {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		config.ServerName = host
-	}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca_file: %s holds no PEM certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert_file %s, tls.key_file %s: %w", c.CertFile, c.KeyFile, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
 }

@@ -11,7 +11,7 @@ import (
 const (
 	minBackoff = 500 * time.Millisecond
 	maxBackoff = 30 * time.Second
-	// tokenInterval is how often the token file is looked at while access is denied.
+	// tokenInterval is how often the token's and TLS' files are looked at while access is denied.
 	tokenInterval = time.Second
 )
 
@@ -35,11 +35,12 @@ func (f *feed) failed(err error) {
 	answered, isAnswer := errors.AsType[*answeredError](err)
 	switch state {
 	case StateForbidden:
-		if f.agent.tokens.rotates() {
-			t.denied = new(string) // none, if the file could not be read
+		if f.agent.rotates() {
+			token := "" // if the file could not be read
 			if isAnswer {
-				*t.denied = answered.token
+				token = answered.token
 			}
+			t.denied = new(f.agent.credentials(token))
 		}
 	case StateRefused:
 		delay = jitter(maxBackoff)
@@ -69,7 +70,7 @@ func (f *feed) recovered() {
 	}
 }
 
-// pause waits out the time after a failure: less if access was denied and the token has changed since, or if the agent was out of reach and answers
+// pause waits out the time after a failure: less if access was denied and the credentials have changed since, or if the agent was out of reach and answers
 // another feed. Those that return share a limit.
 func (f *feed) pause(ctx context.Context) error {
 	if f.trouble.failures == 0 {
@@ -81,7 +82,7 @@ func (f *feed) pause(ctx context.Context) error {
 			break
 		}
 		if f.trouble.denied != nil {
-			if token, err := f.agent.tokens.current(); err == nil && token != *f.trouble.denied {
+			if token, err := f.agent.tokens.current(); err == nil && f.agent.credentials(token) != *f.trouble.denied {
 				break
 			}
 			left = min(left, tokenInterval)
