@@ -66,6 +66,9 @@ type Config struct {
 	TokenFile string `koanf:"token_file"`
 	// Datacenter to query if the target has no dc. Default the agent's.
 	Datacenter string `koanf:"datacenter"`
+	// Failover is the datacenters to fail over to, in order, where the target names neither a failover nor a dc: the instances are those of the first
+	// datacenter that has any. Each is watched all the time, through the agent. Default none.
+	Failover []string `koanf:"failover"`
 	// Namespace to query and register in; Consul Enterprise only. Default $CONSUL_NAMESPACE, else the token's.
 	Namespace string `koanf:"namespace"`
 	// Partition to query and register in; Consul Enterprise only. Default $CONSUL_PARTITION, else the agent's.
@@ -204,6 +207,8 @@ func (c Config) validate(addressKey string) error {
 	for _, name := range []struct{ key, value string }{{"datacenter", c.Datacenter}, {"namespace", c.Namespace}, {"partition", c.Partition}} {
 		check(name.key, name.value == "" || validateName(name.key, name.value) == nil, quoted(name.value), "1 to 64 letters, digits, '-' and '_'")
 	}
+	err := validateFailover(c.Datacenter, c.Failover)
+	check("failover", err == nil, fmt.Sprintf("%q", c.Failover), fmt.Sprintf("a list of other datacenters: %v", err))
 	check("tagged_address", c.TaggedAddress == AddressPlain || slices.Contains(taggedAddresses, c.TaggedAddress), quoted(string(c.TaggedAddress)),
 		"empty or one of "+list(taggedAddresses))
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")

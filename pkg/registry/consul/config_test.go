@@ -60,12 +60,15 @@ func TestConfigErrors(t *testing.T) {
 		`datacenter: "../eu" is not 1 to 64 letters, digits, '-' and '_'`: func(c *consul.Config) { c.Datacenter = "../eu" },
 		`namespace: "a&b" is not 1 to 64 letters, digits, '-' and '_'`:    func(c *consul.Config) { c.Namespace = "a&b" },
 		`partition: "a b" is not 1 to 64 letters, digits, '-' and '_'`:    func(c *consul.Config) { c.Partition = "a b" },
-		`removal_grace: -1s is not 0 or more`:                             func(c *consul.Config) { c.RemovalGrace = -time.Second },
-		`verify_interval: 0s is not above 0`:                              func(c *consul.Config) { c.VerifyInterval = 0 },
-		`check.kind: "http" is not one of grpc, ttl, none`:                func(c *consul.Config) { c.Check.Kind = "http" },
-		`check.interval: 0s is not above 0`:                               func(c *consul.Config) { c.Check.Interval = 0 },
-		`check.timeout: -1s is not above 0`:                               func(c *consul.Config) { c.Check.Timeout = -time.Second },
-		`check.ttl: 10ms is not at least 1s`:                              func(c *consul.Config) { c.Check.Kind, c.Check.TTL = consul.CheckTTL, 10*time.Millisecond },
+		`failover: ["us" "eu"] is not a list of other datacenters: datacenter "eu" is there twice`: func(c *consul.Config) {
+			c.Datacenter, c.Failover = "eu", []string{"us", "eu"}
+		},
+		`removal_grace: -1s is not 0 or more`:              func(c *consul.Config) { c.RemovalGrace = -time.Second },
+		`verify_interval: 0s is not above 0`:               func(c *consul.Config) { c.VerifyInterval = 0 },
+		`check.kind: "http" is not one of grpc, ttl, none`: func(c *consul.Config) { c.Check.Kind = "http" },
+		`check.interval: 0s is not above 0`:                func(c *consul.Config) { c.Check.Interval = 0 },
+		`check.timeout: -1s is not above 0`:                func(c *consul.Config) { c.Check.Timeout = -time.Second },
+		`check.ttl: 10ms is not at least 1s`:               func(c *consul.Config) { c.Check.Kind, c.Check.TTL = consul.CheckTTL, 10*time.Millisecond },
 		`check.deregister_critical_after: 30s is not 0 or at least 1m, Consul's minimum`: func(c *consul.Config) {
 			c.Check.DeregisterCriticalAfter = 30 * time.Second
 		},

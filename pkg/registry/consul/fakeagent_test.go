@@ -26,6 +26,7 @@ type fakeAgent struct {
 	mu       sync.Mutex
 	index    uint64
 	services map[string]*api.ServiceEntry
+	remote   map[string]map[string]*api.ServiceEntry // by datacenter, where that has its own
 	changed  chan struct{}
 	requests []request
 	script   func(*http.Request) (*http.Response, error) // answers instead, where it does not return nil
@@ -60,12 +61,25 @@ func entry(id string, port int, statuses ...string) *api.ServiceEntry {
 
 // set makes entries all that there is, at the next index.
 func (f *fakeAgent) set(entries ...*api.ServiceEntry) {
+	f.update(func() { f.services = byNode(entries) })
+}
+
+// setIn makes entries all that there is in a datacenter, at the next index.
+func (f *fakeAgent) setIn(datacenter string, entries ...*api.ServiceEntry) {
 	f.update(func() {
-		f.services = make(map[string]*api.ServiceEntry)
-		for _, e := range entries {
-			f.services[e.Service.ID+"@"+e.Node.Node] = e
+		if f.remote == nil {
+			f.remote = make(map[string]map[string]*api.ServiceEntry)
 		}
+		f.remote[datacenter] = byNode(entries)
 	})
+}
+
+func byNode(entries []*api.ServiceEntry) map[string]*api.ServiceEntry {
+	all := make(map[string]*api.ServiceEntry)
+	for _, e := range entries {
+		all[e.Service.ID+"@"+e.Node.Node] = e
+	}
+	return all
 }
 
 // update changes the state and wakes who waits.
@@ -167,7 +181,7 @@ func (f *fakeAgent) health(r *http.Request) (*http.Response, error) {
 			}
 		}
 		if asked < 1 || index != asked || over {
-			return f.healthNow(strings.TrimPrefix(r.URL.Path, "/v1/health/service/"), query.Get("tag"))
+			return f.healthNow(strings.TrimPrefix(r.URL.Path, "/v1/health/service/"), query.Get("tag"), query.Get("dc"))
 		}
 		select {
 		case <-changed:
@@ -179,11 +193,15 @@ func (f *fakeAgent) health(r *http.Request) (*http.Response, error) {
 	}
 }
 
-func (f *fakeAgent) healthNow(service, tag string) (*http.Response, error) {
+func (f *fakeAgent) healthNow(service, tag, datacenter string) (*http.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	services, ok := f.remote[datacenter]
+	if !ok {
+		services = f.services
+	}
 	found := []*api.ServiceEntry{}
-	for _, e := range f.services {
+	for _, e := range services {
 		if e.Service.Service == service && (tag == "" || slices.Contains(e.Service.Tags, tag)) {
 			found = append(found, e)
 		}

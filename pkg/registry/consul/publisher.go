@@ -31,6 +31,7 @@ func (p *publisher) latest() news {
 	return p.current
 }
 
+// listen adds a listener, which hears the latest news at once.
 func (p *publisher) listen(l listener) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -38,6 +39,7 @@ func (p *publisher) listen(l listener) {
 		p.listeners = make(map[listener]struct{})
 	}
 	p.listeners[l] = struct{}{}
+	l.heard(p.current)
 }
 
 func (p *publisher) unlisten(l listener) {

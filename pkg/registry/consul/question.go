@@ -49,7 +49,44 @@ func (r *Registry) questions(target registry.Target) ([]question, error) {
 			return nil, fmt.Errorf("%w %q: parameter %s: %w", registry.ErrInvalidTarget, target, name, err)
 		}
 	}
-	return []question{asked}, nil
+	others, err := r.failover(target, asked.datacenter)
+	if err != nil {
+		return nil, fmt.Errorf("%w %q: parameter failover: %w", registry.ErrInvalidTarget, target, err)
+	}
+	all := []question{asked}
+	for _, datacenter := range others {
+		asked.datacenter = datacenter
+		all = append(all, asked)
+	}
+	return all, nil
+}
+
+// failover returns the datacenters to fail over to: those of the target, or the configured ones for a target that names no datacenter at all.
+func (r *Registry) failover(target registry.Target, first string) ([]string, error) {
+	named, ok := target.Params["failover"]
+	if !ok && target.Params["dc"] == "" {
+		return r.config.Failover, nil
+	}
+	if !ok {
+		return nil, nil
+	}
+	datacenters := strings.Split(named, ",")
+	return datacenters, validateFailover(first, datacenters)
+}
+
+// validateFailover reports why datacenters can be none to fail over to.
+func validateFailover(first string, datacenters []string) error {
+	seen := []string{first}
+	for _, datacenter := range datacenters {
+		if err := validateName("datacenter", datacenter); err != nil {
+			return err
+		}
+		if slices.Contains(seen, datacenter) {
+			return fmt.Errorf("datacenter %q is there twice", datacenter)
+		}
+		seen = append(seen, datacenter)
+	}
+	return nil
 }
 
 // set sets a parameter of the target.

@@ -27,6 +27,7 @@ type Registry struct {
 	mu       sync.Mutex
 	agents   map[address]*agent // made when first needed
 	feeds    map[question]*feed // that have users
+	chains   map[chainKey]*chain
 	watchers map[*watcher]struct{}
 	slots    map[string]*slot // by ID at the agent
 	isClosed bool
@@ -58,6 +59,7 @@ func New(config Config) (*Registry, error) {
 		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
 		agents:   make(map[address]*agent),
 		feeds:    make(map[question]*feed),
+		chains:   make(map[chainKey]*chain),
 		watchers: make(map[*watcher]struct{}),
 		slots:    make(map[string]*slot),
 	}
@@ -75,7 +77,7 @@ func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	from, leave, err := r.feed(asked[0])
+	from, leave, err := r.source(asked)
 	if err != nil {
 		return nil, err
 	}

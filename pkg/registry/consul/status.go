@@ -41,7 +41,8 @@ func stateOf(err error) WatchState {
 	}
 }
 
-// WatchStatus is what is known of one question that a registry asks, for all watchers that share it.
+// WatchStatus is what is known of one question that a registry asks, for all watchers that share it. A target with failover asks one in each
+// datacenter, and has a status of its own beside theirs.
 type WatchStatus struct {
 	// Target is the text of a target that asks this.
 	Target string
@@ -58,10 +59,12 @@ type WatchStatus struct {
 	Answered time.Time
 	// Index is the index of Consul's last answer.
 	Index uint64
-	// Watchers is how many watch.
+	// Watchers is how many watch; for a datacenter of targets with failover, these.
 	Watchers int
-	// Queries is how many queries were sent.
+	// Queries is how many queries were sent; 0 for a target with failover, as those of its datacenters count them.
 	Queries uint64
+	// Serving is, for a target with failover, the target of the datacenter whose instances stand; else empty.
+	Serving string
 }
 
 // Status returns the status of each question that is watched, sorted by target and agent. It asks nobody.
@@ -73,6 +76,11 @@ func (r *Registry) Status() []WatchStatus {
 		status := watched.report.read()
 		status.Target, status.Agent, status.Watchers = watched.text, watched.agent.where, watched.users
 		status.Queries, status.Instances = watched.queries.Load(), len(watched.latest().set)
+		all = append(all, status)
+	}
+	for _, watched := range r.chains {
+		status := watched.status()
+		status.Watchers = watched.users
 		all = append(all, status)
 	}
 	slices.SortFunc(all, func(a, b WatchStatus) int {
