@@ -86,6 +86,9 @@ type Config struct {
 	// be seen up to 15 s late; a process with fewer sees it at once. An agent accepts 200 connections of one address (its
 	// limits.http_max_conns_per_client), which all processes of a machine share. Default 100.
 	MaxQueries int `koanf:"max_queries"`
+	// QueryInterval is how often a prepared query is executed, as Consul cannot hold one until something changes; give or take a tenth. At least 1s.
+	// Default 10s.
+	QueryInterval time.Duration `koanf:"query_interval"`
 	// Consistency says which Consul server may answer, where a target does not: stale, default or consistent. Default stale.
 	Consistency Consistency `koanf:"consistency"`
 	// MaxStale is how long a server that gave a stale answer may have been without contact to the leader; an older answer is dropped and the leader
@@ -158,7 +161,7 @@ const (
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, MaxQueries: 100, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
+		Wait: maxWait, MaxQueries: 100, QueryInterval: 10 * time.Second, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
 		VerifyInterval: 10 * time.Second,
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
@@ -214,6 +217,7 @@ func (c Config) validate(addressKey string) error {
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
 	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
 	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
+	check("query_interval", c.QueryInterval >= time.Second, c.QueryInterval, "at least 1s")
 	check("consistency", slices.Contains(consistencies, c.Consistency), quoted(string(c.Consistency)), "one of "+list(consistencies))
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")

@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -160,6 +161,12 @@ func (f *feed) await(ctx context.Context, mode Consistency) (answer, error) {
 	if f.index == 0 {
 		return f.ask(ctx, mode)
 	}
+	if f.question.prepared != "" { // cannot wait at the agent
+		if err := sleep(ctx, f.patience()); err != nil {
+			return answer{}, err
+		}
+		return f.ask(ctx, mode)
+	}
 	if err := f.limiter.Wait(ctx); err != nil {
 		return answer{}, err
 	}
@@ -184,7 +191,7 @@ func (f *feed) ask(ctx context.Context, mode Consistency) (answer, error) {
 
 func (f *feed) query(ctx context.Context, mode Consistency, index uint64, wait time.Duration) (answer, error) {
 	f.queries.Add(1)
-	got, err := f.agent.health(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
+	got, err := f.agent.ask(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
 	if ctx.Err() == nil {
 		f.metrics.queried(ctx, f, err)
 	}
@@ -197,6 +204,9 @@ func (f *feed) due() bool { return !f.emptyFrom.IsZero() && !time.Now().Before(f
 // patience is how long an answer may be waited for: as configured, or until something is due. It is never 0, which would be without bound.
 func (f *feed) patience() time.Duration {
 	wait := f.settings.Wait
+	if f.question.prepared != "" {
+		wait = f.settings.QueryInterval*9/10 + rand.N(f.settings.QueryInterval/5+1)
+	}
 	for _, due := range []time.Time{f.emptyFrom, f.damping.earliest()} {
 		if !due.IsZero() {
 			wait = min(wait, time.Until(due))
