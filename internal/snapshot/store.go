@@ -104,19 +104,23 @@ func read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() { // to open a named pipe would hang
+	tooLarge := fmt.Errorf("it is larger than %d MiB", maxBytes>>20)
+	switch {
+	case !info.Mode().IsRegular(): // to open a named pipe would hang
 		return nil, errors.New("it is not a regular file")
+	case info.Size() > maxBytes:
+		return nil, tooLarge
 	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(file, maxBytes+1)) // it may grow
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, err
 	}
 	if len(data) > maxBytes {
-		return nil, fmt.Errorf("it is larger than %d MiB", maxBytes>>20)
+		return nil, tooLarge
 	}
 	return data, nil
 }
