@@ -64,13 +64,14 @@ type Instance struct {
 	Weight int
 	// Zone is where the instance runs, such as "eu-1a"; empty if unknown.
 	Zone string
-	// Health is what the registry's checks say of the instance now. A registration begins as passing, whatever is given.
+	// Health is what the registry's checks say of the instance now. To Register it is what the instance says of itself, none meaning passing; see
+	// [Registration.SetHealth].
 	Health Health
 	// Tags are labels that targets can select by.
 	Tags []string
 	// Metadata holds further facts, such as "protocol" = "http" to say that gRPC does not get through to the instance.
 	Metadata map[string]string
-	// Revision changes whenever the registration changes, so that what was learned about an earlier one is forgotten.
+	// Revision tells one registration of the ID from the next, so that what was learned about an earlier one is forgotten. An update leaves it.
 	Revision uint64
 }
 
@@ -89,7 +90,31 @@ func (i Instance) Clone() Instance {
 	return i
 }
 
-// Validate checks the fields that a registration needs: ID, service name, host, port and weight. All that is wrong is in one error
+// Updated returns a copy of i with another weight, and other metadata but for the reserved keys, which begin with "goplt-": they are as in i,
+// whatever metadata holds.
+func (i Instance) Updated(weight int, metadata map[string]string) Instance {
+	i = i.Clone()
+	i.Weight = weight
+	maps.DeleteFunc(i.Metadata, func(key, _ string) bool { return !IsReserved(key) })
+	for key, value := range metadata {
+		if IsReserved(key) {
+			continue
+		}
+		if i.Metadata == nil {
+			i.Metadata = make(map[string]string, len(metadata))
+		}
+		i.Metadata[key] = value
+	}
+	if len(i.Metadata) == 0 {
+		i.Metadata = nil
+	}
+	return i
+}
+
+// IsReserved reports whether a key of [Instance.Metadata] is one that only registries and servers set.
+func IsReserved(key string) bool { return strings.HasPrefix(key, "goplt-") }
+
+// Validate checks the fields that a registration needs: ID, service name, host, port, weight and health. All that is wrong is in one error
 // that matches [ErrInvalidInstance].
 func (i Instance) Validate() error {
 	var problems []string
@@ -107,6 +132,11 @@ func (i Instance) Validate() error {
 	}
 	if i.Weight < 0 || i.Weight > MaxWeight {
 		problems = append(problems, fmt.Sprintf("weight %d is not within 0 to %d", i.Weight, MaxWeight))
+	}
+	switch i.Health {
+	case HealthUnknown, HealthPassing, HealthWarning, HealthCritical:
+	default:
+		problems = append(problems, fmt.Sprintf("health %q is none of passing, warning, critical", i.Health))
 	}
 	if len(problems) == 0 {
 		return nil

@@ -83,6 +83,7 @@ func TestInstanceValidate(t *testing.T) {
 		{func(i *registry.Instance) { i.Port = 65536 }, `"auth-1": port 65536 is not within 1 to 65535`},
 		{func(i *registry.Instance) { i.Weight = -1 }, `"auth-1": weight -1 is not within 0 to 65535`},
 		{func(i *registry.Instance) { i.Weight = 65536 }, `"auth-1": weight 65536 is not within 0 to 65535`},
+		{func(i *registry.Instance) { i.Health = "well" }, `"auth-1": health "well" is none of passing, warning, critical`},
 		{func(i *registry.Instance) { *i = registry.Instance{} }, `"": ID is empty; service name is empty; ` +
 			`host "" is not a host name or an IP address; port 0 is not within 1 to 65535`},
 	} {
@@ -92,5 +93,31 @@ func TestInstanceValidate(t *testing.T) {
 		if want := "registry: invalid instance " + row.want; !errors.Is(err, registry.ErrInvalidInstance) || err.Error() != want {
 			t.Errorf("Validate\n got %v\nwant %s", err, want)
 		}
+	}
+}
+
+// The reserved keys are how others check the instance: no update takes them away, and none brings them.
+func TestInstanceUpdated(t *testing.T) {
+	t.Parallel()
+	original := sample()
+	original.Metadata = map[string]string{"protocol": "grpc", "goplt-health": "auth-1"}
+	before := original.Clone()
+	updated := original.Updated(9, map[string]string{"stage": "canary", "goplt-health": "x", "goplt-new": "y"})
+	want := original.Clone()
+	want.Weight, want.Metadata = 9, map[string]string{"stage": "canary", "goplt-health": "auth-1"}
+	if !updated.Equal(want) {
+		t.Errorf("got %+v, want %+v", updated, want)
+	}
+	if !original.Equal(before) {
+		t.Errorf("the original is changed: %+v", original)
+	}
+	if got := original.Updated(9, nil).Metadata; !maps.Equal(got, map[string]string{"goplt-health": "auth-1"}) {
+		t.Errorf("without metadata, what stays is %v", got)
+	}
+	if got := (registry.Instance{Metadata: map[string]string{"a": "b"}}).Updated(1, nil).Metadata; got != nil {
+		t.Errorf("empty metadata is %#v, want nil", got)
+	}
+	if got := (registry.Instance{}).Updated(1, map[string]string{"a": "b"}).Metadata; !maps.Equal(got, map[string]string{"a": "b"}) {
+		t.Errorf("the first metadata is %v", got)
 	}
 }

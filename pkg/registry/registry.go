@@ -22,7 +22,8 @@ type ServiceRegistry interface {
 	// Register makes instance findable, and keeps it so until the registration or the registry is closed: what the registry forgets
 	// is registered again. It returns once the registry has it. Registering an ID of a service a second time replaces the earlier instance, whose
 	// registration then has no effect any more. An instance that [Instance.Validate] refuses is an error that matches [ErrInvalidInstance];
-	// a kind of registry that cannot register returns one that matches [ErrUnsupported]. The registry sets the instance's revision.
+	// a kind of registry that cannot register returns one that matches [ErrUnsupported]. The registry sets the instance's revision. The instance's
+	// health is what it says of itself to begin with.
 	Register(ctx context.Context, instance Instance) (Registration, error)
 
 	// Close ends all watchers and deregisters all registrations, and waits for what it started. It may be called more than once.
@@ -45,6 +46,21 @@ type Watcher interface {
 
 // Registration is one instance that is findable. Safe for concurrent use.
 type Registration interface {
+	// Update changes the instance's weight and metadata where it is, for good: what the registry forgets is registered again with them. All else
+	// stays: the address, the revision, so that clients keep their connections, and what checks and operators say of the instance.
+	// The metadata replaces what there is, but for reserved keys, which neither go nor come; see [Instance.Updated].
+	//
+	// Update returns once the registry has the change. After an error the instance is as it was; if the registry may have made the change all the
+	// same, the upkeep undoes it. A weight that [Instance.Validate] refuses is an error that matches [ErrInvalidInstance]. The error matches
+	// [ErrClosed] after Deregister, and once the instance was replaced or its registry closed.
+	Update(ctx context.Context, weight int, metadata map[string]string) error
+
+	// SetHealth says how the instance is by its own account; [HealthUnknown] means passing. The note, which may be empty, says why, for people. The
+	// registry hears of it at once, in the background, and again for as long as it lasts: nobody waits, nothing is returned, and the last
+	// word counts. An instance that is critical is not found until it is no longer. A registry that asks the instance by itself, as Consul does with
+	// a gRPC check, goes by the answer it gets; one that has no check has no place for it. It has no effect where Update is refused with [ErrClosed].
+	SetHealth(health Health, note string)
+
 	// Deregister makes the instance unfindable and ends its upkeep, which has ended even when it returns an error. It may be called again after
 	// an error; once it succeeded, or the instance was replaced or its registry closed, it returns nil.
 	Deregister(ctx context.Context) error

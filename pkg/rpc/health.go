@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/pkg/registry"
 )
 
 // HealthStatus says whether a service takes calls. The numbers are those of grpc.health.v1.HealthCheckResponse.ServingStatus.
@@ -19,13 +21,21 @@ const (
 	HealthServiceUnknown HealthStatus = 3
 )
 
+// registered returns what a registry is told.
+func (s HealthStatus) registered() registry.Health {
+	if s == HealthNotServing {
+		return registry.HealthCritical
+	}
+	return registry.HealthPassing
+}
+
 // Health is what a [Server] says of itself through grpc.health.v1.Health. It knows the server as a whole, whose name is empty, every
 // protobuf service that the server hosts, such as "goplt.auth.v1.AuthService", and every name it registers under, such as "auth".
 // All are serving from the start, and the state of one says nothing about the others.
 //
 // It also knows the ID of each instance that it registers, by which a registry's check tells this process from another one at its address.
-// An instance is serving while its service and the server as a whole are: SetNotServing("auth") takes it out of a registry that checks it.
-// Safe for concurrent use.
+// An instance is serving while its service and the server as a whole are: SetNotServing("auth") takes it out of the registry, which a server tells
+// of each change, and which may ask by itself. Safe for concurrent use.
 type Health struct {
 	mu       sync.Mutex
 	statuses map[string]HealthStatus

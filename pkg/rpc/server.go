@@ -60,11 +60,16 @@ type Server struct {
 	mu            sync.Mutex // held for the whole of Start, never while stopping
 	phase         phase
 	http          *http.Server
-	registrations []registration
+	registrations []*registration
 	served        chan struct{} // closed when http.Serve has returned; serveErr is set before
 	serveErr      error
 	stopped       chan struct{} // closed when Stop is through; stopErr is set before
 	stopErr       error
+
+	updating     chan struct{}   // holds a value while someone has the turn to update the registrations
+	reporting    context.Context //nolint:containedctx // is the time of the reports, which belong to no call
+	endReporting context.CancelFunc
+	reports      sync.WaitGroup // goroutines that tell the registry of the server's health
 }
 
 type phase int
@@ -109,7 +114,7 @@ func WithListener(listener net.Listener) ServerOption {
 func NewServer(handlers *connect.Server, opts ...ServerOption) (*Server, error) {
 	s := &Server{
 		config: DefaultServerConfig(), logger: slog.Default(), handlers: handlers,
-		served: make(chan struct{}), stopped: make(chan struct{}), calls: newCallCount(),
+		served: make(chan struct{}), stopped: make(chan struct{}), calls: newCallCount(), updating: make(chan struct{}, 1),
 	}
 	for _, opt := range opts {
 		opt.applyServer(s)
@@ -129,6 +134,7 @@ func NewServer(handlers *connect.Server, opts ...ServerOption) (*Server, error) 
 		return nil, err
 	}
 	s.handler = newRouter(s)
+	s.reporting, s.endReporting = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -136,8 +142,8 @@ func NewServer(handlers *connect.Server, opts ...ServerOption) (*Server, error) 
 // do not concern it. Against clients that read or write slowly over HTTP/2 it needs an http.Server with ReadTimeout and WriteTimeout.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Health returns the health that the server reports. If handlers came with a grpc.health.v1.Health of their own, that one is served and
-// this one has no effect.
+// Health returns the health that the server reports, also to its registry. If handlers came with a grpc.health.v1.Health of their own, that one
+// is served, and of this one the registry alone hears.
 func (s *Server) Health() *Health { return s.health }
 
 // Addr returns the host:port that the server listens on, and "" before Start.

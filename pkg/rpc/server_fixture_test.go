@@ -286,6 +286,8 @@ type recordingRegistry struct {
 
 	onRegister   func(registry.Instance) error
 	onDeregister func(context.Context, registry.Instance) error
+	onUpdate     func(ctx context.Context, updated registry.Instance) error
+	onHealth     func(service string, health registry.Health, note string)
 
 	mu           sync.Mutex
 	registered   []registry.Instance
@@ -320,6 +322,19 @@ func (r recordedRegistration) Deregister(ctx context.Context) error {
 		return r.registry.onDeregister(ctx, r.instance)
 	}
 	return nil
+}
+
+func (r recordedRegistration) Update(ctx context.Context, weight int, metadata map[string]string) error {
+	if r.registry.onUpdate != nil {
+		return r.registry.onUpdate(ctx, r.instance.Updated(weight, metadata))
+	}
+	return nil
+}
+
+func (r recordedRegistration) SetHealth(health registry.Health, note string) {
+	if r.registry.onHealth != nil {
+		r.registry.onHealth(r.instance.Service, health, note)
+	}
 }
 
 // pipeListener is a network in memory, for tests in a bubble of fake time.

@@ -18,8 +18,12 @@ import (
 
 // registration is one instance in the registry.
 type registration struct {
-	instance registry.Instance
+	instance registry.Instance // as it was registered
 	handle   registry.Registration
+
+	// As the registry has them now. They belong to who has the server's turn to update.
+	weight   int
+	metadata map[string]string
 }
 
 func (s *Server) validateRegistration() error {
@@ -47,14 +51,18 @@ func (s *Server) validateRegistration() error {
 func (s *Server) register(ctx context.Context, instances []registry.Instance) error {
 	for _, instance := range instances {
 		s.health.standFor(instance.ID, instance.Service) // before the registry's first check
+		instance.Health = s.health.Status(instance.ID).registered()
 		handle, err := s.registry.Register(ctx, instance)
 		if err != nil {
 			err = fmt.Errorf("registering %q at %s: %w", instance.Service, instance.Addr(), err)
+			s.endReports()
 			err = errors.Join(err, s.deregister(context.WithoutCancel(ctx)))
 			s.registrations = nil
 			return err
 		}
-		s.registrations = append(s.registrations, registration{instance, handle})
+		registered := &registration{instance: instance, handle: handle, weight: instance.Weight, metadata: instance.Metadata}
+		s.registrations = append(s.registrations, registered)
+		s.report(registered)
 	}
 	return nil
 }

@@ -37,8 +37,8 @@ func TestServerRegistration(t *testing.T) {
 
 	host, port := splitAddr(t, server.Addr())
 	want := []registry.Instance{
-		{Service: "words", Host: host, Port: port, Weight: 7, Zone: "eu-1a", Tags: []string{"blue", "new"}},
-		{Service: "letters", Host: host, Port: port, Weight: 7, Zone: "eu-1a", Tags: []string{"blue", "new"}},
+		{Service: "words", Host: host, Port: port, Weight: 7, Zone: "eu-1a", Health: registry.HealthPassing, Tags: []string{"blue", "new"}},
+		{Service: "letters", Host: host, Port: port, Weight: 7, Zone: "eu-1a", Health: registry.HealthPassing, Tags: []string{"blue", "new"}},
 	}
 	got := slices.Clone(reg.registered)
 	for at := range got {

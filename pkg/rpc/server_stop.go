@@ -48,6 +48,7 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // abandon ends a server that does not run.
 func (s *Server) abandon() {
+	s.endReporting()
 	s.health.stop()
 	s.health.endWatches()
 	if s.listener != nil {
@@ -57,6 +58,7 @@ func (s *Server) abandon() {
 }
 
 func (s *Server) stop(ctx context.Context) error {
+	s.endReports()
 	s.health.stop()
 	s.draining.Store(true)
 	err := s.deregister(ctx)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -105,63 +104,6 @@ func (a *agent) readNow(ctx context.Context, by *feed, mode Consistency) (answer
 	}
 	defer a.reads.give()
 	return by.query(ctx, mode, 0, 0)
-}
-
-func (a *agent) register(ctx context.Context, service *api.AgentServiceRegistration, options api.ServiceRegisterOpts) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	err := a.client.Agent().ServiceRegisterOpts(service, options.WithContext(ctx))
-	return a.explain(fmt.Sprintf("register %q", service.ID), err)
-}
-
-// deregister makes the agent forget a service instance. That it does not know it is no error.
-func (a *agent) deregister(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	err := a.client.Agent().ServiceDeregisterOpts(id, (&api.QueryOptions{}).WithContext(ctx))
-	if status(err) == http.StatusNotFound {
-		return nil
-	}
-	return a.explain(fmt.Sprintf("deregister %q", id), err)
-}
-
-// others returns the IDs of the other registrations that the agent has of the same service, host and port, sorted.
-func (a *agent) others(ctx context.Context, than *api.AgentServiceRegistration) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	filter := fmt.Sprintf("Service == %q and Port == %d", than.Name, than.Port)
-	found, err := a.client.Agent().ServicesWithFilterOpts(filter, (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return nil, a.explain(fmt.Sprintf("list service %q", than.Name), err)
-	}
-	var ids []string
-	for _, service := range found {
-		if service.ID != than.ID && service.Service == than.Name && service.Address == than.Address && service.Port == than.Port {
-			ids = append(ids, service.ID)
-		}
-	}
-	slices.Sort(ids)
-	return ids, nil
-}
-
-// knows reports whether the agent has a service instance.
-func (a *agent) knows(ctx context.Context, id string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	_, _, err := a.client.Agent().Service(id, (&api.QueryOptions{}).WithContext(ctx))
-	if status(err) == http.StatusNotFound {
-		return false, nil
-	}
-	return err == nil, a.explain(fmt.Sprintf("ask for %q", id), err)
-}
-
-// beat tells the agent that a TTL check passes.
-func (a *agent) beat(ctx context.Context, check string) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	options := (&api.QueryOptions{}).WithContext(ctx)
-	err := a.client.Agent().UpdateTTLOpts(check, "the process that registered the instance lives", api.HealthPassing, options)
-	return a.explain(fmt.Sprintf("update check %q", check), err)
 }
 
 // explain says what was asked of whom, and marks the errors that callers branch on.

@@ -159,7 +159,7 @@ func (f *fakeAgent) RoundTrip(r *http.Request) (*http.Response, error) {
 	case strings.HasPrefix(path, "/v1/agent/service/"):
 		return f.known(strings.TrimPrefix(path, "/v1/agent/service/"))
 	case strings.HasPrefix(path, "/v1/agent/check/update/service:"):
-		return f.known(strings.TrimPrefix(path, "/v1/agent/check/update/service:"))
+		return f.check(strings.TrimPrefix(path, "/v1/agent/check/update/service:"), body)
 	}
 	return reply(http.StatusNotFound, "no such path"), nil
 }
@@ -246,8 +246,15 @@ func (f *fakeAgent) register(body []byte) (*http.Response, error) {
 		if f.services == nil {
 			f.services = make(map[string]*api.ServiceEntry)
 		}
+		var checks api.HealthChecks
+		if earlier, ok := f.services[given.ID+"@node-1"]; ok && len(earlier.Checks) > 0 {
+			checks = earlier.Checks // keeps its status, as with the real agent
+		} else if given.Check != nil {
+			checks = api.HealthChecks{{CheckID: given.Check.CheckID, Status: given.Check.Status}}
+		}
 		f.services[given.ID+"@node-1"] = &api.ServiceEntry{
-			Node: &api.Node{Node: "node-1", Address: "10.0.0.1"},
+			Checks: checks,
+			Node:   &api.Node{Node: "node-1", Address: "10.0.0.1"},
 			Service: &api.AgentService{
 				ID: given.ID, Service: given.Name, Address: given.Address, Port: given.Port, Tags: given.Tags, Meta: given.Meta,
 				Weights: *given.Weights, ModifyIndex: f.index,
@@ -274,6 +281,22 @@ func (f *fakeAgent) deregister(id string) (*http.Response, error) {
 		return response, err
 	}
 	f.update(func() { delete(f.services, id+"@node-1") })
+	return reply(http.StatusOK, ""), nil
+}
+
+// check changes the status of the check of a service instance.
+func (f *fakeAgent) check(id string, body []byte) (*http.Response, error) {
+	response, err := f.known(id)
+	if response.StatusCode != http.StatusOK {
+		return response, err
+	}
+	var given struct{ Status, Output string }
+	if err := json.Unmarshal(body, &given); err != nil {
+		return reply(http.StatusBadRequest, err.Error()), nil
+	}
+	f.update(func() {
+		f.services[id+"@node-1"].Checks = api.HealthChecks{{CheckID: "service:" + id, Status: given.Status, Output: given.Output}}
+	})
 	return reply(http.StatusOK, ""), nil
 }
 

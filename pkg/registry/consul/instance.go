@@ -18,6 +18,9 @@ const (
 	metaZone = "goplt-zone"
 	// metaWeight is the service metadata that holds a weight of 0, which Consul refuses.
 	metaWeight = "goplt-weight"
+	// metaRevision is the service metadata that holds [registry.Instance.Revision], which no index of Consul's can stand for: they change with every
+	// update, and when an agent that lost its state is told of the same registration again.
+	metaRevision = "goplt-revision"
 )
 
 // reading is what Consul's entries say.
@@ -131,7 +134,7 @@ func mapEntry(entry *api.ServiceEntry, weight int, kind TaggedAddress) (instance
 	}
 	instance = registry.Instance{
 		ID: strings.TrimPrefix(service.ID, service.Service+separator), Service: service.Service, Host: host, Port: port, Weight: weight, Zone: zone(entry),
-		Tags: slices.Clone(service.Tags), Metadata: maps.Clone(service.Meta), Revision: service.ModifyIndex,
+		Tags: slices.Clone(service.Tags), Metadata: maps.Clone(service.Meta), Revision: revision(service),
 	}
 	if err := registry.ValidateAddress(instance.Addr()); err != nil {
 		return registry.Instance{}, err.Error()
@@ -139,8 +142,9 @@ func mapEntry(entry *api.ServiceEntry, weight int, kind TaggedAddress) (instance
 	if instance.ID == "" {
 		return registry.Instance{}, "it has no ID"
 	}
-	delete(instance.Metadata, metaZone)
-	delete(instance.Metadata, metaWeight)
+	for _, reserved := range []string{metaZone, metaWeight, metaRevision} {
+		delete(instance.Metadata, reserved)
+	}
 	if len(instance.Tags) == 0 {
 		instance.Tags = nil
 	}
@@ -177,6 +181,14 @@ func zone(entry *api.ServiceEntry) string {
 	return ""
 }
 
+// revision returns what tells one registration from the next: what ours say by themselves, and for others Consul's index of their last change.
+func revision(service *api.AgentService) uint64 {
+	if said, err := strconv.ParseUint(service.Meta[metaRevision], 10, 64); err == nil && said > 0 {
+		return said
+	}
+	return service.ModifyIndex
+}
+
 func nodeName(entry *api.ServiceEntry) string {
 	if entry.Node == nil {
 		return ""
@@ -186,10 +198,11 @@ func nodeName(entry *api.ServiceEntry) string {
 
 // definition maps an instance to what the agent is told.
 func definition(instance registry.Instance, check CheckConfig) *api.AgentServiceRegistration {
-	meta := make(map[string]string, len(instance.Metadata)+2)
+	meta := make(map[string]string, len(instance.Metadata)+3)
 	maps.Copy(meta, instance.Metadata)
 	delete(meta, metaZone) // reserved
 	delete(meta, metaWeight)
+	meta[metaRevision] = strconv.FormatUint(instance.Revision, 10)
 	if instance.Zone != "" {
 		meta[metaZone] = instance.Zone
 	}
@@ -204,8 +217,8 @@ func definition(instance registry.Instance, check CheckConfig) *api.AgentService
 	if check.Kind == CheckNone {
 		return service
 	}
-	// A check begins as critical until its first run, up to an interval later; who registers is ready.
-	service.Check = &api.AgentServiceCheck{CheckID: checkID(service.ID), Status: api.HealthPassing}
+	// A check that is said nothing of begins as critical until its first run, up to an interval later; who registers is ready, or knows that it is not.
+	service.Check = &api.AgentServiceCheck{CheckID: checkID(service.ID), Status: checkStatus(instance.Health)}
 	if check.DeregisterCriticalAfter > 0 {
 		service.Check.DeregisterCriticalServiceAfter = check.DeregisterCriticalAfter.String()
 	}
@@ -226,6 +239,18 @@ func definition(instance registry.Instance, check CheckConfig) *api.AgentService
 		}
 	}
 	return service
+}
+
+// checkStatus returns Consul's word for a health that an instance says of itself.
+func checkStatus(health registry.Health) string {
+	switch health {
+	case registry.HealthWarning:
+		return api.HealthWarning
+	case registry.HealthCritical:
+		return api.HealthCritical
+	default:
+		return api.HealthPassing
+	}
 }
 
 // checkID is the one that Consul itself would give.

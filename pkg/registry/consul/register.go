@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
 // Register implements [registry.ServiceRegistry] at the agent of the configuration. After an error the agent may have the instance all the same, if
-// the answer was lost; its check then decides how long. The instance is registered as passing.
+// the answer was lost; its check then decides how long. Until its first check, the instance is what it says of itself: passing, if nothing. An instance
+// of the same ID that the agent has already keeps its status until then, which with [CheckTTL] is at once.
 //
 // An instance with [registry.MetadataHealth] is checked under that name, and what else the agent has of the same service at the same host and
 // port, left by a process that was killed, is deregistered. One whose [registry.MetadataTLS] demands client certificates cannot be checked by
@@ -42,19 +44,15 @@ func (r *Registry) Register(ctx context.Context, instance registry.Instance) (re
 	r.mu.Unlock()
 
 	instance = instance.Clone()
-	made := &registration{slot: place, keeper: keeper{
-		agent: agent, id: id, service: definition(instance, r.config.Check), kind: r.config.Check.Kind,
-		interval: r.config.VerifyInterval, logger: r.logger.With("service", instance.Service, "instance", instance.ID, "agent", agent.where),
-	}}
-	if made.kind == CheckTTL {
-		made.interval = r.config.Check.TTL / 3
-	}
+	instance.Revision = rand.Uint64()>>1 + 1 // never 0, and below the next power of two for those who read it as a signed number
+	logger := r.logger.With("service", instance.Service, "instance", instance.ID, "agent", agent.where)
+	made := &registration{slot: place, keeper: newKeeper(agent, instance, &r.config, logger)}
 	if err := place.put(ctx, made); err != nil {
 		place.leave()
 		return nil, err
 	}
 	if instance.Metadata[registry.MetadataHealth] != "" {
-		made.evict(ctx)
+		made.evict(ctx, instance)
 	}
 	return made, nil
 }
@@ -109,9 +107,10 @@ func (s *slot) put(ctx context.Context, made *registration) error {
 		return registry.ErrClosed
 	}
 	kept := s.current != nil && s.current.stop(ctx) // it must not bring the old definition back after the new one is there
-	err := made.register(ctx)
+	err := made.register(ctx, made.instance)
 	if err == nil {
 		if s.current != nil {
+			s.current.retire()
 			s.current.leave()
 		}
 		s.current = made
@@ -163,7 +162,7 @@ func (s *slot) close(ctx context.Context) error {
 
 // registration implements [registry.Registration].
 type registration struct {
-	keeper
+	*keeper
 
 	slot *slot
 }

@@ -21,7 +21,7 @@ func TestContractOverSockets(t *testing.T) {
 		connect := func(t *testing.T) registry.ServiceRegistry {
 			t.Helper()
 			config := consul.DefaultConfig()
-			config.Address, config.EmptyGrace = server.URL, 10*time.Millisecond
+			config.Address, config.EmptyGrace, config.Check.Kind = server.URL, 10*time.Millisecond, consul.CheckTTL
 			r, err := consul.New(config)
 			if err != nil {
 				t.Fatal(err)

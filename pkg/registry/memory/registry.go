@@ -35,6 +35,9 @@ type entry struct {
 	owner    *registration
 }
 
+// usable reports whether the instance is found: not while it says of itself that it is critical. One that came by Set is, whatever it says.
+func (e entry) usable() bool { return e.owner == nil || e.instance.Health != registry.HealthCritical }
+
 // New returns an empty registry. It starts nothing; Close ends its watchers.
 func New() *Registry {
 	return &Registry{services: make(map[string]*service), closed: make(chan struct{})}
@@ -65,6 +68,7 @@ func (r *Registry) Register(ctx context.Context, instance registry.Instance) (re
 		return nil, fmt.Errorf("register %q: %w", instance.ID, err)
 	}
 	instance = instance.Clone()
+	instance.Health = cmp.Or(instance.Health, registry.HealthPassing)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.isClosed() {
@@ -79,7 +83,7 @@ func (r *Registry) Register(ctx context.Context, instance registry.Instance) (re
 	return handle, nil
 }
 
-// Set makes instances the complete set of a service, as they are, revisions included, in one step that watchers see as one; no instances
+// Set makes instances the complete set of a service, as they are, revisions and health included, in one step that watchers see as one; no instances
 // empties the set. Earlier registrations of the service have no effect any more. An instance without a service name gets this one. Instances that
 // are invalid, of another service, or share an ID are an error, and then nothing changes.
 func (r *Registry) Set(serviceName string, instances ...registry.Instance) error {
@@ -156,6 +160,29 @@ type registration struct {
 
 var _ registry.Registration = (*registration)(nil)
 
+// Update implements [registry.Registration]. The registry has the change at once.
+func (h *registration) Update(ctx context.Context, weight int, metadata map[string]string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("update %q: %w", h.id, err)
+	}
+	var err error
+	if !h.change(func(instance *registry.Instance) {
+		updated := instance.Updated(weight, metadata)
+		if err = updated.Validate(); err == nil {
+			*instance = updated
+		}
+	}) {
+		return fmt.Errorf("update %q: %w", h.id, registry.ErrClosed)
+	}
+	return err
+}
+
+// SetHealth implements [registry.Registration]. Nobody is shown the note.
+func (h *registration) SetHealth(health registry.Health, _ string) {
+	h.change(func(instance *registry.Instance) { instance.Health = cmp.Or(health, registry.HealthPassing) })
+}
+
+// Deregister implements [registry.Registration]. It returns nil.
 func (h *registration) Deregister(context.Context) error {
 	h.registry.mu.Lock()
 	defer h.registry.mu.Unlock()
@@ -164,4 +191,19 @@ func (h *registration) Deregister(context.Context) error {
 		found.wake()
 	}
 	return nil
+}
+
+// change changes the instance, and reports whether it is still the one of this registration.
+func (h *registration) change(apply func(*registry.Instance)) bool {
+	h.registry.mu.Lock()
+	defer h.registry.mu.Unlock()
+	found, ok := h.registry.services[h.service]
+	if !ok || found.entries[h.id].owner != h {
+		return false
+	}
+	changed := found.entries[h.id]
+	apply(&changed.instance)
+	found.entries[h.id] = changed
+	found.wake()
+	return true
 }

@@ -60,7 +60,7 @@ func (w *watcher) snapshot() ([]registry.Instance, <-chan struct{}) {
 	found := w.registry.service(w.service)
 	current := make([]registry.Instance, 0, len(found.entries))
 	for _, entry := range found.entries {
-		if w.keep(entry.instance) {
+		if entry.usable() && w.keep(entry.instance) {
 			current = append(current, entry.instance)
 		}
 	}

@@ -20,7 +20,7 @@ type Harness struct {
 	Registry registry.ServiceRegistry
 	// Scheme is that of its targets.
 	Scheme string
-	// Registers says that the registry can register. If it cannot, Fixed is required.
+	// Registers says that the registry can register, and goes by what an instance says of its health. If it cannot, Fixed is required.
 	Registers bool
 	// Fixed is a target whose set, not empty, never changes; FixedAddresses are the addresses of that set.
 	Fixed          registry.Target
@@ -49,6 +49,9 @@ func Run(t *testing.T, fresh func(t *testing.T) Harness) {
 		{"OneIDInTwoServices", (*suite).oneIDInTwoServices},
 		{"SetsAreCompleteAndSorted", (*suite).setsAreCompleteAndSorted},
 		{"RegisteringAgainReplaces", (*suite).registeringAgainReplaces},
+		{"UpdateChangesInPlace", (*suite).updateChangesInPlace},
+		{"UpdateRefuses", (*suite).updateRefuses},
+		{"CriticalIsNotFound", (*suite).criticalIsNotFound},
 		{"TagSelects", (*suite).tagSelects},
 		{"CloseDeregisters", (*suite).closeDeregisters},
 		{"ConcurrentUse", (*suite).concurrentUse},

@@ -128,7 +128,7 @@ func (s *suite) registeredIsFoundInFull() {
 		if got.Revision == 0 {
 			s.Errorf("%s: a registered instance has no revision", name)
 		}
-		got.Revision = want.Revision
+		got.Revision, want.Health = want.Revision, settled(got.Health)
 		if diff := cmp.Diff(want, got); diff != "" {
 			s.Errorf("%s, the instance found is not the one registered (-want +got):\n%s", name, diff)
 		}
