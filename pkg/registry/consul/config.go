@@ -101,6 +101,9 @@ type Config struct {
 	// maintenance leaves at once. 0 means that a failing check removes at once. Default 3s.
 	RemovalGrace time.Duration `koanf:"removal_grace"`
 
+	// Snapshot keeps the last good instances on disk, for a start while Consul is down.
+	Snapshot SnapshotConfig `koanf:"snapshot"`
+
 	// Check is the health check of registered instances.
 	Check CheckConfig `koanf:"check"`
 	// VerifyInterval is how often the agent is asked whether it still knows a registered instance, which is registered again if not. Default 10s.
@@ -128,6 +131,16 @@ type TLSConfig struct {
 	KeyFile string `koanf:"key_file"`
 	// ServerName is the name that the agent's certificate must be valid for; the address's host if empty.
 	ServerName string `koanf:"server_name"`
+}
+
+// SnapshotConfig keeps the last good instances of each target on disk. A watch whose first query fails has those until Consul answers.
+type SnapshotConfig struct {
+	// Dir is the directory for the snapshots, which is made if need be and may be shared by processes that may read what the others write. Empty, the
+	// default, keeps none.
+	Dir string `koanf:"dir"`
+	// MaxAge is the age from which on a snapshot is not used; 0 means never. A set that does not change is saved again every hour, and when the age
+	// is less than 2h, every half of it. Default 24h.
+	MaxAge time.Duration `koanf:"max_age"`
 }
 
 // CheckConfig is the health check of registered instances. They are registered as passing: register when ready to serve.
@@ -163,6 +176,7 @@ func DefaultConfig() Config {
 	return Config{
 		Wait: maxWait, MaxQueries: 100, QueryInterval: 10 * time.Second, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
 		VerifyInterval: 10 * time.Second,
+		Snapshot:       SnapshotConfig{MaxAge: 24 * time.Hour},
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
 		},
@@ -222,6 +236,7 @@ func (c Config) validate(addressKey string) error {
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
 	check("removal_grace", c.RemovalGrace >= 0, c.RemovalGrace, "0 or more")
+	check("snapshot.max_age", c.Snapshot.MaxAge >= 0, c.Snapshot.MaxAge, "0 or more")
 	check("verify_interval", c.VerifyInterval > 0, c.VerifyInterval, "above 0")
 	switch c.Check.Kind {
 	case CheckGRPC:

@@ -58,6 +58,10 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	}
 	f.skipLogged = read.skipped
 	f.report.answered(got.index)
+	f.restored = false
+	if f.saver.store != nil {
+		f.saver.keep(read.good())
+	}
 	return f.damping.apply(time.Now(), read.live, read.failing), nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/0x1d/goplt/internal/snapshot"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -52,14 +53,18 @@ type feed struct {
 	damping    damping
 	trouble    trouble
 	skipLogged []string
+	saver      saver
+
+	triedSnapshot bool
+	restored      bool // last is a snapshot's
 }
 
-func newFeed(by *agent, asked question, settings *Config, counted *metrics) *feed {
+func newFeed(by *agent, asked question, settings *Config, counted *metrics, store *snapshot.Store) *feed {
 	text := asked.target()
 	made := &feed{
 		agent: by, question: asked, text: text, settings: settings, metrics: counted, logger: settings.Logger.With("target", text, "agent", by.where),
 		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), done: make(chan struct{}),
-		damping: damping{grace: settings.RemovalGrace},
+		damping: damping{grace: settings.RemovalGrace}, saver: newSaver(store, by.where+" "+text, settings.Snapshot.MaxAge),
 	}
 	made.report.enter(StateWaiting, nil)
 	made.ctx, made.cancel = context.WithCancel(context.Background())
@@ -79,11 +84,12 @@ func (f *feed) start() {
 	})
 }
 
-// end stops the feed, a query under way too, and waits for it.
+// end stops the feed, a query under way too, and waits for it. What is to be saved is saved.
 func (f *feed) end() {
 	f.starting.Do(func() { close(f.done) })
 	f.cancel()
 	<-f.done
+	f.saver.flush()
 }
 
 func (f *feed) run() {
@@ -135,7 +141,7 @@ func (f *feed) look(ctx context.Context) error {
 // adopt makes set the last good one.
 func (f *feed) adopt(set []registry.Instance) {
 	if f.answered && slices.EqualFunc(set, f.last, registry.Instance.Equal) {
-		f.publishWell()
+		f.publishSame()
 		return
 	}
 	f.last, f.answered = set, true
@@ -191,7 +197,7 @@ func (f *feed) ask(ctx context.Context, mode Consistency) (answer, error) {
 
 func (f *feed) query(ctx context.Context, mode Consistency, index uint64, wait time.Duration) (answer, error) {
 	f.queries.Add(1)
-	got, err := f.agent.ask(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
+	got, err := f.agent.find(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
 	if ctx.Err() == nil {
 		f.metrics.queried(ctx, f, err)
 	}

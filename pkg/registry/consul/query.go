@@ -28,8 +28,8 @@ type answer struct {
 	token       string        // that was sent
 }
 
-// ask asks for the instances of a service, whatever their checks say, or those that a prepared query finds, of which Consul leaves out who is critical.
-func (a *agent) ask(ctx context.Context, q query) (answer, error) {
+// find asks for the instances of a service, whatever their checks say, or those that a prepared query finds, of which Consul leaves out who is critical.
+func (a *agent) find(ctx context.Context, q query) (answer, error) {
 	timeout := agentTimeout
 	if q.index > 0 {
 		timeout += q.wait + q.wait/16 // Consul adds up to a sixteenth, so that not all watchers come back at once

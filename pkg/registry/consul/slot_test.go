@@ -45,7 +45,7 @@ func TestReservedMetadata(t *testing.T) {
 		if err != nil || len(found) != 1 {
 			t.Fatalf("found %v, %v", found, err)
 		}
-		given.Revision, given.Metadata = found[0].Revision, map[string]string{"zone": "a"}
+		given.Revision, given.Health, given.Metadata = found[0].Revision, registry.HealthPassing, map[string]string{"zone": "a"}
 		if diff := cmp.Diff(given, found[0]); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

@@ -171,7 +171,7 @@ func TestUpdateAtAnAgentThatHangs(t *testing.T) {
 func TestSetHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeAgent()
-		r, _ := open(t, f, kind(consul.CheckTTL))
+		r, _ := open(t, f, kind(consul.CheckTTL), func(c *consul.Config) { c.RemovalGrace = 0 })
 		registration := register(t, r, instance())
 		w := watch(t, r)
 		expect(t, w, "auth-1")
