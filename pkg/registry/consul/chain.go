@@ -109,11 +109,15 @@ func (l link) heard(latest news) {
 }
 
 // choose publishes the set of the first datacenter that has instances. One that has never answered is passed over, once it failed or was silent for
-// long. There are no instances only if each datacenter says so, or all that do so after one of them had some.
+// long; what a snapshot says of it is for when none answers. There are no instances only if each datacenter says so, or all that do so after one of
+// them had some.
 func (c *chain) choose() {
-	silent := 0
+	silent, restored := 0, -1
 	for at, link := range c.links {
 		switch {
+		case link.restored && restored < 0:
+			restored = at
+		case link.restored:
 		case len(link.set) > 0:
 			c.serve(at)
 			return
@@ -123,7 +127,10 @@ func (c *chain) choose() {
 			silent++
 		}
 	}
-	if silent == 0 || silent < len(c.links) && c.serving >= 0 {
+	switch {
+	case restored >= 0:
+		c.serve(restored)
+	case silent == 0 || silent < len(c.links) && c.serving >= 0:
 		c.serve(slices.IndexFunc(c.links, func(l news) bool { return l.set != nil }))
 	}
 }

@@ -86,6 +86,9 @@ type Config struct {
 	// be seen up to 15 s late; a process with fewer sees it at once. An agent accepts 200 connections of one address (its
 	// limits.http_max_conns_per_client), which all processes of a machine share. Default 100.
 	MaxQueries int `koanf:"max_queries"`
+	// QueryInterval is how often a prepared query is executed, as Consul cannot hold one until something changes; give or take a tenth. At least 1s.
+	// Default 10s.
+	QueryInterval time.Duration `koanf:"query_interval"`
 	// Consistency says which Consul server may answer, where a target does not: stale, default or consistent. Default stale.
 	Consistency Consistency `koanf:"consistency"`
 	// MaxStale is how long a server that gave a stale answer may have been without contact to the leader; an older answer is dropped and the leader
@@ -97,6 +100,9 @@ type Config struct {
 	// RemovalGrace is how long an instance whose check begins to fail stays in the set, as [registry.HealthCritical]. One that was deregistered or is in
 	// maintenance leaves at once. 0 means that a failing check removes at once. Default 3s.
 	RemovalGrace time.Duration `koanf:"removal_grace"`
+
+	// Snapshot keeps the last good instances on disk, for a start while Consul is down.
+	Snapshot SnapshotConfig `koanf:"snapshot"`
 
 	// Check is the health check of registered instances.
 	Check CheckConfig `koanf:"check"`
@@ -125,6 +131,16 @@ type TLSConfig struct {
 	KeyFile string `koanf:"key_file"`
 	// ServerName is the name that the agent's certificate must be valid for; the address's host if empty.
 	ServerName string `koanf:"server_name"`
+}
+
+// SnapshotConfig keeps the last good instances of each target on disk. A watch whose first query fails has those until Consul answers.
+type SnapshotConfig struct {
+	// Dir is the directory for the snapshots, which is made if need be and may be shared by processes that may read what the others write. Empty, the
+	// default, keeps none.
+	Dir string `koanf:"dir"`
+	// MaxAge is the age from which on a snapshot is not used; 0 means never. A set that does not change is saved again every hour, and when the age
+	// is less than 2h, every half of it. Default 24h.
+	MaxAge time.Duration `koanf:"max_age"`
 }
 
 // CheckConfig is the health check of registered instances. They are registered as passing: register when ready to serve.
@@ -158,8 +174,9 @@ const (
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, MaxQueries: 100, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
+		Wait: maxWait, MaxQueries: 100, QueryInterval: 10 * time.Second, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
 		VerifyInterval: 10 * time.Second,
+		Snapshot:       SnapshotConfig{MaxAge: 24 * time.Hour},
 		Check: CheckConfig{
 			Kind: CheckGRPC, Interval: 5 * time.Second, Timeout: 2 * time.Second, TTL: 15 * time.Second, DeregisterCriticalAfter: minCritical,
 		},
@@ -214,10 +231,12 @@ func (c Config) validate(addressKey string) error {
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
 	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
 	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
+	check("query_interval", c.QueryInterval >= time.Second, c.QueryInterval, "at least 1s")
 	check("consistency", slices.Contains(consistencies, c.Consistency), quoted(string(c.Consistency)), "one of "+list(consistencies))
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
 	check("removal_grace", c.RemovalGrace >= 0, c.RemovalGrace, "0 or more")
+	check("snapshot.max_age", c.Snapshot.MaxAge >= 0, c.Snapshot.MaxAge, "0 or more")
 	check("verify_interval", c.VerifyInterval > 0, c.VerifyInterval, "above 0")
 	switch c.Check.Kind {
 	case CheckGRPC:

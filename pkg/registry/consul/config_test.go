@@ -63,6 +63,8 @@ func TestConfigErrors(t *testing.T) {
 		`failover: ["us" "eu"] is not a list of other datacenters: datacenter "eu" is there twice`: func(c *consul.Config) {
 			c.Datacenter, c.Failover = "eu", []string{"us", "eu"}
 		},
+		`query_interval: 100ms is not at least 1s`:         func(c *consul.Config) { c.QueryInterval = 100 * time.Millisecond },
+		`snapshot.max_age: -1s is not 0 or more`:           func(c *consul.Config) { c.Snapshot.MaxAge = -time.Second },
 		`removal_grace: -1s is not 0 or more`:              func(c *consul.Config) { c.RemovalGrace = -time.Second },
 		`verify_interval: 0s is not above 0`:               func(c *consul.Config) { c.VerifyInterval = 0 },
 		`check.kind: "http" is not one of grpc, ttl, none`: func(c *consul.Config) { c.Check.Kind = "http" },

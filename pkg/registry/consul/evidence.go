@@ -40,6 +40,9 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 
 // accept maps an answer to a set, in which instances whose checks began to fail have their grace, and remembers its index.
 func (f *feed) accept(got answer) ([]registry.Instance, error) {
+	if f.question.prepared != "" {
+		got.index = 0 // says nothing: it is of whichever services the query went through
+	}
 	f.index = nextIndex(f.index, got.index)
 	read := readEntries(got.entries, &f.question)
 	f.doubt = len(read.live) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
@@ -55,6 +58,10 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	}
 	f.skipLogged = read.skipped
 	f.report.answered(got.index)
+	f.restored = false
+	if f.saver.store != nil {
+		f.saver.keep(read.good())
+	}
 	return f.damping.apply(time.Now(), read.live, read.failing), nil
 }
 

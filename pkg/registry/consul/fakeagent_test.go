@@ -148,6 +148,8 @@ func (f *fakeAgent) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case strings.HasPrefix(path, "/v1/health/service/"):
 		return f.health(r)
+	case strings.HasPrefix(path, "/v1/query/"):
+		return f.execute(r)
 	case path == "/v1/agent/services":
 		return f.all()
 	case path == "/v1/agent/service/register":
@@ -216,6 +218,23 @@ func (f *fakeAgent) healthNow(service, tag, datacenter string) (*http.Response, 
 	response.Header.Set("X-Consul-Knownleader", "true")
 	maps.Copy(response.Header, f.headers)
 	return response, nil
+}
+
+// execute answers a prepared query by the name of a service, of which it leaves out who is critical.
+func (f *fakeAgent) execute(r *http.Request) (*http.Response, error) {
+	name := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/query/"), "/execute")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := api.PreparedQueryExecuteResponse{Service: name, Nodes: []api.ServiceEntry{}, Datacenter: "dc1"}
+	for _, e := range f.services {
+		if e.Service.Service == name && e.Checks.AggregatedStatus() != api.HealthCritical {
+			found.Nodes = append(found.Nodes, *e)
+		}
+	}
+	body, err := json.Marshal(found)
+	response := reply(http.StatusOK, string(body))
+	maps.Copy(response.Header, f.headers)
+	return response, err
 }
 
 func (f *fakeAgent) register(body []byte) (*http.Response, error) {

@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/0x1d/goplt/internal/snapshot"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -51,14 +53,18 @@ type feed struct {
 	damping    damping
 	trouble    trouble
 	skipLogged []string
+	saver      saver
+
+	triedSnapshot bool
+	restored      bool // last is a snapshot's
 }
 
-func newFeed(by *agent, asked question, settings *Config, counted *metrics) *feed {
+func newFeed(by *agent, asked question, settings *Config, counted *metrics, store *snapshot.Store) *feed {
 	text := asked.target()
 	made := &feed{
 		agent: by, question: asked, text: text, settings: settings, metrics: counted, logger: settings.Logger.With("target", text, "agent", by.where),
 		limiter: rate.NewLimiter(rate.Every(queryInterval), queryBurst), done: make(chan struct{}),
-		damping: damping{grace: settings.RemovalGrace},
+		damping: damping{grace: settings.RemovalGrace}, saver: newSaver(store, by.where+" "+text, settings.Snapshot.MaxAge),
 	}
 	made.report.enter(StateWaiting, nil)
 	made.ctx, made.cancel = context.WithCancel(context.Background())
@@ -78,11 +84,12 @@ func (f *feed) start() {
 	})
 }
 
-// end stops the feed, a query under way too, and waits for it.
+// end stops the feed, a query under way too, and waits for it. What is to be saved is saved.
 func (f *feed) end() {
 	f.starting.Do(func() { close(f.done) })
 	f.cancel()
 	<-f.done
+	f.saver.flush()
 }
 
 func (f *feed) run() {
@@ -134,7 +141,7 @@ func (f *feed) look(ctx context.Context) error {
 // adopt makes set the last good one.
 func (f *feed) adopt(set []registry.Instance) {
 	if f.answered && slices.EqualFunc(set, f.last, registry.Instance.Equal) {
-		f.publishWell()
+		f.publishSame()
 		return
 	}
 	f.last, f.answered = set, true
@@ -158,6 +165,12 @@ func (f *feed) read(ctx context.Context) ([]registry.Instance, error) {
 // is there now.
 func (f *feed) await(ctx context.Context, mode Consistency) (answer, error) {
 	if f.index == 0 {
+		return f.ask(ctx, mode)
+	}
+	if f.question.prepared != "" { // cannot wait at the agent
+		if err := sleep(ctx, f.patience()); err != nil {
+			return answer{}, err
+		}
 		return f.ask(ctx, mode)
 	}
 	if err := f.limiter.Wait(ctx); err != nil {
@@ -184,7 +197,7 @@ func (f *feed) ask(ctx context.Context, mode Consistency) (answer, error) {
 
 func (f *feed) query(ctx context.Context, mode Consistency, index uint64, wait time.Duration) (answer, error) {
 	f.queries.Add(1)
-	got, err := f.agent.health(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
+	got, err := f.agent.find(ctx, query{question: &f.question, mode: mode, index: index, wait: wait})
 	if ctx.Err() == nil {
 		f.metrics.queried(ctx, f, err)
 	}
@@ -197,6 +210,9 @@ func (f *feed) due() bool { return !f.emptyFrom.IsZero() && !time.Now().Before(f
 // patience is how long an answer may be waited for: as configured, or until something is due. It is never 0, which would be without bound.
 func (f *feed) patience() time.Duration {
 	wait := f.settings.Wait
+	if f.question.prepared != "" {
+		wait = f.settings.QueryInterval*9/10 + rand.N(f.settings.QueryInterval/5+1)
+	}
 	for _, due := range []time.Time{f.emptyFrom, f.damping.earliest()} {
 		if !due.IsZero() {
 			wait = min(wait, time.Until(due))

@@ -43,7 +43,7 @@ func (r *Registry) feed(asked question) (*feed, error) {
 	}
 	found, ok := r.feeds[asked]
 	if !ok {
-		found = newFeed(by, asked, &r.config, r.metrics)
+		found = newFeed(by, asked, &r.config, r.metrics, r.store)
 		r.feeds[asked] = found
 	}
 	found.users++

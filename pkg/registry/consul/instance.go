@@ -31,6 +31,15 @@ type reading struct {
 	maintained bool      // there are instances, and all are in maintenance
 }
 
+// good returns the instances that may get calls.
+func (r *reading) good() []registry.Instance {
+	all := make([]registry.Instance, len(r.live))
+	for at, instance := range r.live {
+		all[at] = instance.Instance
+	}
+	return all
+}
+
 // checked is an instance with the latest index of its checks, 0 if that is not known.
 type checked struct {
 	registry.Instance

@@ -12,6 +12,8 @@ type news struct {
 	sets uint64              // how many were published, so that a listener knows whether it has this one
 	err  error               // nil while all is well
 	errs uint64              // how many were published
+
+	restored bool // set is a snapshot's: nobody answered yet
 }
 
 // listener is told the news. It must not block, nor ask the publisher.
@@ -60,7 +62,7 @@ func (p *publisher) publish(change func(*news)) {
 
 // publishSet makes a set the current one. It shows that all is well.
 func (p *publisher) publishSet(set []registry.Instance) {
-	p.publish(func(n *news) { n.set, n.sets, n.err = set, n.sets+1, nil })
+	p.publish(func(n *news) { n.set, n.sets, n.err, n.restored = set, n.sets+1, nil, false })
 }
 
 // publishError makes an error the news beside the set, which stands.
@@ -68,9 +70,16 @@ func (p *publisher) publishError(err error) {
 	p.publish(func(n *news) { n.err, n.errs = err, n.errs+1 })
 }
 
-// publishWell ends the last error where the set is the same as before.
+// publishWell ends the last error, where the set stands.
 func (p *publisher) publishWell() {
 	if p.latest().err != nil {
 		p.publish(func(n *news) { n.err = nil })
+	}
+}
+
+// publishSame says that an answer brought the set that is there.
+func (p *publisher) publishSame() {
+	if now := p.latest(); now.err != nil || now.restored {
+		p.publish(func(n *news) { n.err, n.restored = nil, false })
 	}
 }

@@ -21,6 +21,7 @@ const maxFilterBytes = 4 << 10
 type question struct {
 	agent       address
 	service     string
+	prepared    string // the prepared query to execute instead; the service is a name for it, then
 	tag         string
 	filter      string
 	datacenter  string
@@ -48,6 +49,15 @@ func (r *Registry) questions(target registry.Target) ([]question, error) {
 		if err := asked.set(name, target.Params[name]); err != nil {
 			return nil, fmt.Errorf("%w %q: parameter %s: %w", registry.ErrInvalidTarget, target, name, err)
 		}
+	}
+	if asked.prepared != "" {
+		asked.namespace, asked.partition = "", ""
+		for _, name := range []string{"failover", "filter", "ns", "partition", "tag"} {
+			if _, ok := target.Params[name]; ok {
+				return nil, fmt.Errorf("%w %q: parameter %s does not go with query; the prepared query itself says so", registry.ErrInvalidTarget, target, name)
+			}
+		}
+		return []question{asked}, nil
 	}
 	others, err := r.failover(target, asked.datacenter)
 	if err != nil {
@@ -120,6 +130,11 @@ func (q *question) set(name, value string) (err error) {
 			err = fmt.Errorf("%q is not true or false", value)
 		}
 		q.passing = passing(only)
+	case "query":
+		q.prepared = value
+		if registry.ValidateServiceName(value) != nil { // a name as free as Consul allows could reach other paths of its API
+			err = fmt.Errorf("%q is not the name or ID of a prepared query: letters, digits, '-', '_' and '.', a letter or digit first", value)
+		}
 	case "tag":
 		q.tag = value
 	}
@@ -130,7 +145,8 @@ func (q *question) set(name, value string) (err error) {
 func (q *question) target() string {
 	target := registry.Target{Scheme: Scheme, Service: q.service, Params: make(map[string]string)}
 	for name, value := range map[string]string{
-		"address": string(q.addresses), "dc": q.datacenter, "filter": q.filter, "ns": q.namespace, "partition": q.partition, "tag": q.tag,
+		"address": string(q.addresses), "dc": q.datacenter, "filter": q.filter, "ns": q.namespace, "partition": q.partition, "query": q.prepared,
+		"tag": q.tag,
 	} {
 		if value != "" {
 			target.Params[name] = value
@@ -146,7 +162,12 @@ func (q *question) target() string {
 }
 
 // what says for errors what was asked.
-func (q *question) what() string { return fmt.Sprintf("query service %q", q.service) }
+func (q *question) what() string {
+	if q.prepared != "" {
+		return fmt.Sprintf("execute prepared query %q", q.prepared)
+	}
+	return fmt.Sprintf("query service %q", q.service)
+}
 
 // oneOf reports why a value is none of those there are.
 func oneOf[T ~string](value T, all []T) error {

@@ -130,7 +130,7 @@ func TestRegisterDefinition(t *testing.T) {
 					t.Fatalf("found %v, %v", found, err)
 				}
 				given.Revision = found[0].Revision
-				if want["Check"] != nil {
+				if check, _ := want["Check"].(object); check != nil {
 					given.Health = registry.HealthPassing
 				}
 				if diff := cmp.Diff(given, found[0]); diff != "" {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/0x1d/goplt/internal/snapshot"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -21,6 +22,7 @@ type Registry struct {
 	home    address
 	logger  *slog.Logger
 	metrics *metrics
+	store   *snapshot.Store // nil if there are to be no snapshots
 
 	elsewhere string // the scheme of agents that targets name
 
@@ -62,6 +64,9 @@ func New(config Config) (*Registry, error) {
 		chains:   make(map[chainKey]*chain),
 		watchers: make(map[*watcher]struct{}),
 		slots:    make(map[string]*slot),
+	}
+	if dir := config.Snapshot.Dir; dir != "" {
+		made.store = snapshot.Open(dir, config.Snapshot.MaxAge, config.Logger)
 	}
 	if made.metrics, err = newMetrics(config.MeterProvider, made.Status); err != nil {
 		return nil, fmt.Errorf("consul registry: metrics: %w", err)

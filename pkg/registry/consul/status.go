@@ -19,6 +19,8 @@ const (
 	StateOK WatchState = "ok"
 	// StateEmptyGrace says that Consul's last answer is that there are no instances, which is about to take effect.
 	StateEmptyGrace WatchState = "empty-grace"
+	// StateSnapshot says that Consul has not answered since the start, and that the instances are those of the snapshot on disk.
+	StateSnapshot WatchState = "snapshot"
 	// StateFailing says that Consul is out of reach, has no leader, or gave an answer that cannot be believed.
 	StateFailing WatchState = "failing"
 	// StateForbidden says that access control stands between the watch and the instances; see [ErrForbidden].

@@ -25,7 +25,7 @@ type trouble struct {
 	state       WatchState // as logged; empty when well
 }
 
-// failed notes an error, and logs it if it is news.
+// failed notes an error, and logs it if it is news. Where no instances stand it looks for those of a snapshot.
 func (f *feed) failed(err error) {
 	t := &f.trouble
 	t.failures++
@@ -55,7 +55,12 @@ func (f *feed) failed(err error) {
 	t.retryAt, t.notBefore = now.Add(delay), now.Add(min(delay, jitter(probeInterval)))
 	f.index, f.emptyFrom = 0, time.Time{}
 	f.damping.restart()
-	f.report.enter(state, err)
+	f.restore()
+	if f.restored {
+		f.report.enter(StateSnapshot, err)
+	} else {
+		f.report.enter(state, err)
+	}
 	if t.state != state {
 		t.state = state
 		f.logger.Log(context.Background(), level, "consul: the watch fails; the last instances stand", "error", err, "instances", len(f.last))
