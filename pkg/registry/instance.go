@@ -81,7 +81,8 @@ func (i Instance) Addr() string { return net.JoinHostPort(i.Host, strconv.Itoa(i
 // Equal reports whether two instances agree in every field.
 func (i Instance) Equal(other Instance) bool {
 	return i.ID == other.ID && i.Service == other.Service && i.Host == other.Host && i.Port == other.Port && i.Weight == other.Weight &&
-		i.Zone == other.Zone && i.Health == other.Health && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) && maps.Equal(i.Metadata, other.Metadata)
+		i.Zone == other.Zone && i.Health == other.Health && i.Revision == other.Revision && slices.Equal(i.Tags, other.Tags) &&
+		maps.Equal(i.Metadata, other.Metadata)
 }
 
 // Clone returns a copy that shares nothing with i.

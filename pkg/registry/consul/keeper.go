@@ -137,7 +137,8 @@ func (k *keeper) run(ctx context.Context, quit <-chan struct{}) {
 		case <-quit:
 			return
 		case do := <-k.work:
-			if do(ctx); k.unsure && !hurried {
+			do(ctx)
+			if k.unsure && !hurried {
 				hurried = true
 				timer.Reset(k.pace(1))
 			}

@@ -11,8 +11,8 @@ import (
 )
 
 // Register implements [registry.ServiceRegistry] at the agent of the configuration. After an error the agent may have the instance all the same, if
-// the answer was lost; its check then decides how long. Until its first check, the instance is what it says of itself: passing, if nothing. An instance
-// of the same ID that the agent has already keeps its status until then, which with [CheckTTL] is at once.
+// the answer was lost; its check then decides how long. Until its first check, the instance is what it says of itself: passing, if nothing. One of
+// the same ID that the agent has already keeps its status until then, which with [CheckTTL] is at once.
 //
 // An instance with [registry.MetadataHealth] is checked under that name, and what else the agent has of the same service at the same host and
 // port, left by a process that was killed, is deregistered. One whose [registry.MetadataTLS] demands client certificates cannot be checked by
