@@ -141,16 +141,18 @@ func (d *Detector) ejectLocked(host *Host, now time.Time, cause Cause, reason fu
 	host.multiplier++
 	d.moveLocked(host, State{
 		Phase: Ejected, Cause: cause, Reason: reason(), Since: now, Until: now.Add(d.config.ejectionTime(host.multiplier)),
-		Ejections: 1,
 	})
 	host.failedProbes = 0
 	return true
 }
 
-// moveLocked changes a host's phase; next.Ejections is what to add to those before.
+// moveLocked changes a host's phase, and counts its ejections.
 func (d *Detector) moveLocked(host *Host, next State) {
-	next.Ejections += host.state.Ejections
 	from := host.state.Phase
+	next.Ejections = host.state.Ejections
+	if next.Phase == Ejected {
+		next.Ejections++
+	}
 	host.state = next
 	out := next.Phase != Serving
 	if was := host.out.Swap(out); host.member && was != out {

@@ -14,6 +14,13 @@
 // What it promises: no more hosts are ejected than the maximum share, but one may always be; the last host that serves never is; what is
 // recorded is counted exactly, whatever else happens at the time; a host is ejected once, however many failures come at a time.
 //
+// Where A50 speaks, its rules hold, with these differences:
+//   - The maximum share bounds what an ejection leads to, as in Envoy, and not only what was before it: 10 % of 10 is 1 and not 2.
+//   - Of several outliers the worst goes first; A50 leaves the order open.
+//   - Hosts that are out are in no mean and are not ejected again, as in Envoy: in a panic they are given calls, which A50 does not know.
+//   - An ejection ends when its time has passed, not with the interval after that; and then a probe has to succeed.
+//   - Without calls no interval runs, so that an idle service wakes nobody. Multipliers still step back.
+//
 // The package does no I/O, starts no goroutine and reads no clock: its owner calls [Detector.Sweep] when it is time, and probes the hosts for
 // which [Host.BeginProbe] says so. Recording a result, and asking whether a host is ejected, take a few atomic operations and no lock.
 package outlier

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/0x1d/goplt/internal/outlier"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -30,6 +31,24 @@ func (p *Probed) SpeaksHTTP() bool { return p.instance.speaksHTTP.Load() }
 
 // Breaker returns the state of its breaker.
 func (p *Probed) Breaker() string { return p.instance.breaker.State().String() }
+
+// probedTarget is a [Probed] under a prober.
+type probedTarget struct {
+	*instance
+
+	host *outlier.Host
+}
+
+func (p probedTarget) outlierHost() *outlier.Host { return p.host }
+
+// Watch has a prober watch it, beside another instance that has no calls. It tells of changes until stop.
+func (p *Probed) Watch(config OutlierConfig, onChange func(outlier.Change)) (host *outlier.Host, stop func()) {
+	target := probedTarget{instance: p.instance}
+	work := newProber(config, ProtocolAuto, func() []probeTarget { return []probeTarget{target} })
+	target.host = work.detector.NewHost(onChange)
+	work.detector.SetHosts([]*outlier.Host{target.host, work.detector.NewHost(nil)})
+	return target.host, work.close
+}
 
 // Close closes its connections.
 func (p *Probed) Close() { p.instance.close() }

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/0x1d/goplt/internal/outlier"
 	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
@@ -173,6 +174,43 @@ func TestProbeUnreachable(t *testing.T) {
 			removed.Close()
 			expectProbe(t, removed, spoken, patience, "closed")
 		})
+	}
+}
+
+// TestProberOverSockets: an instance that was ejected stays out for as long as its server says that it is ill, and is back when it is well.
+func TestProberOverSockets(t *testing.T) {
+	_, handlers := newWords()
+	reg := &recordingRegistry{}
+	server := startServer(t, handlers, testConfig(), rpc.WithRegistration(reg, "words"))
+	server.Health().SetNotServing("words")
+	changes := make(chan outlier.Change, 8)
+	config := rpc.DefaultClientConfig().Outlier
+	config.BaseEjection = 20 * time.Millisecond
+	host, stop := newProbed(t, reg.registered[0]).Watch(config, func(change outlier.Change) { changes <- change })
+	defer stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	expect := func(want outlier.Phase) {
+		t.Helper()
+		select {
+		case got := <-changes:
+			if got.Phase != want {
+				t.Fatalf("got %v, want %v", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("never %v: %+v", want, host.State())
+		}
+	}
+	for range 5 {
+		host.Failed(time.Now())
+	}
+	expect(outlier.Ejected)
+	expect(outlier.AwaitingProbe)
+	await(t, "a probe", func() bool { return strings.HasSuffix(host.State().Reason, "health by grpc: the instance is NOT_SERVING") })
+	server.Health().SetServing("words")
+	expect(outlier.Serving)
+	if len(changes) > 0 {
+		t.Errorf("then %v", <-changes)
 	}
 }
 

@@ -47,8 +47,12 @@ type prober struct {
 const maxProbes = 4
 
 // newProber returns a prober, whose detector is the one to make the hosts of targets with. targets may be called at any time until close. When
-// they change, its detector is told by SetHosts, after targets has begun to return the new ones.
+// they change, its detector is told by SetHosts, after targets has begun to return the new ones. If ejection is switched off, nothing ejects or
+// probes, and the prober never has a goroutine for longer than a look.
 func newProber(config OutlierConfig, protocol Protocol, targets func() []probeTarget) *prober {
+	if !config.Enabled {
+		config.ConsecutiveFailures, config.SuccessRate.Enabled, config.FailurePercentage.Enabled, config.Probe.Interval = 0, false, false, 0
+	}
 	p := &prober{config: config, protocol: protocol, targets: targets, nudge: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.detector = outlier.New(config.detection(), p.wake)

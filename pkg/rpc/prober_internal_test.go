@@ -137,6 +137,39 @@ func TestProberRests(t *testing.T) {
 	})
 }
 
+// TestProberSwitchedOff: nothing is ejected, probed, or waited for.
+func TestProberSwitchedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newProberFixture(t, func(config *OutlierConfig) { config.Enabled, config.Probe.Interval = false, time.Second })
+		targets := f.targets(5, nil)
+		for range 100 {
+			targets[0].host.Failed(time.Now())
+		}
+		f.expectWorks("after calls", false)
+		elapseFor(time.Minute)
+		if got := len(targets[0].probes()); got > 0 || targets[0].host.Ejected() {
+			t.Errorf("%d probes, ejected %t", got, targets[0].host.Ejected())
+		}
+	})
+}
+
+// TestOutlierKeys: what each key says reaches the detector.
+func TestOutlierKeys(t *testing.T) {
+	config := OutlierConfig{
+		Interval: 1, BaseEjection: 2, MaxEjection: 3, MaxEjectedPercent: 4, PanicPercent: 5, ConsecutiveFailures: 6,
+		SuccessRate:       SuccessRateConfig{Enabled: true, StdevFactor: 7, EnforcementPercent: 8, MinHosts: 9, RequestVolume: 10},
+		FailurePercentage: FailurePercentageConfig{Enabled: true, Threshold: 11, EnforcementPercent: 12, MinHosts: 13, RequestVolume: 14},
+	}
+	want := outlier.Config{
+		Interval: 1, BaseEjection: 2, MaxEjection: 3, MaxEjectedPercent: 4, PanicPercent: 5, ConsecutiveFailures: 6,
+		SuccessRate:       outlier.SuccessRate{Enabled: true, StdevFactor: 7, EnforcementPercent: 8, MinHosts: 9, RequestVolume: 10},
+		FailurePercentage: outlier.FailurePercentage{Enabled: true, Threshold: 11, EnforcementPercent: 12, MinHosts: 13, RequestVolume: 14},
+	}
+	if got := config.detection(); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
 // TestProberReadmits: an instance is probed when its ejection has passed, again after failures, and is back when a probe succeeds. Then the
 // prober rests.
 func TestProberReadmits(t *testing.T) {
