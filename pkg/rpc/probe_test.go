@@ -206,7 +206,9 @@ func TestProberOverSockets(t *testing.T) {
 	}
 	expect(outlier.Ejected)
 	expect(outlier.AwaitingProbe)
-	await(t, "a probe", func() bool { return strings.HasSuffix(host.State().Reason, "health by grpc: the instance is NOT_SERVING") })
+	await(t, "a probe", func() bool {
+		return strings.HasSuffix(host.State().Reason, "health by grpc: the instance is NOT_SERVING")
+	})
 	server.Health().SetServing("words")
 	expect(outlier.Serving)
 	if len(changes) > 0 {
