@@ -302,17 +302,17 @@ func TestPingsBesideTraffic(t *testing.T) {
 			_ = server.Close()
 			serving.Wait()
 		})
-		config := pinging(time.Nanosecond, time.Minute)
+		config := pinging(20*time.Microsecond, time.Minute)
 		config.Addr = listener.Addr().String()
 		if secure {
 			config.TLS = clientTLS
 		}
 		p := newPool(t, config)
-		header, body := strings.Repeat("h", 100<<10), strings.Repeat("b", 300<<10)
+		header, body := strings.Repeat("h", 40<<10), strings.Repeat("b", 100<<10)
 		var callers sync.WaitGroup
-		for range 8 {
+		for range 4 {
 			callers.Go(func() {
-				for range 10 {
+				for range 8 {
 					request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://peer.test/", strings.NewReader(body))
 					if err != nil {
 						t.Error(err)

@@ -173,15 +173,25 @@ type PoolConfig struct {
 	// MaxHTTPConnections bounds the HTTP/1.1 connections to one instance, each of which carries one call at a time; further calls
 	// wait for one. Default 256.
 	MaxHTTPConnections int `koanf:"max_http_connections"`
+	// MinConnections are opened before a call asks for one, of the kind that the instance is spoken to by, and kept: what is lost, idle or
+	// old is replaced in the background. Across a fleet, that is this many connections from each client to each instance. 0 means that
+	// the first call to an instance waits for its connection. Default 0.
+	MinConnections int `koanf:"min_connections"`
 	// DialTimeout bounds the opening of a connection, TLS handshake included. Default 2s.
 	DialTimeout time.Duration `koanf:"dial_timeout"`
-	// IdleTimeout closes a connection without calls after this time. 0 means never. Default 90s.
+	// IdleTimeout closes a connection without calls after this time, down to MinConnections. 0 means never. Default 90s.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
-	// PingInterval is how long a gRPC connection may be silent before an HTTP/2 ping asks whether the peer is there. 0 means no pings: the
-	// kernel's keep-alives, which are always on, find a peer that vanished within 15s, and gRPC servers close connections that ping more often than
-	// every 5 minutes. Set it where a proxy on the way answers keep-alives in the peer's place. Default 0.
+	// MaxAge is for how long a connection takes calls, give or take 20 % for each, so that clients come to know what changed behind an
+	// address: a name's other addresses, other machines behind a proxy, other certificates. Calls on it finish, and where it is needed,
+	// its successor is opened first. 0 means for ever. Default 30m.
+	MaxAge time.Duration `koanf:"max_age"`
+	// PingInterval is how long a gRPC connection with calls in flight may be silent before an HTTP/2 ping asks whether the peer is there;
+	// doubled whenever a server complains (ENHANCE_YOUR_CALM). 0 means no pings: the kernel's keep-alives, which are always on, find a
+	// peer that vanished within 15s, and gRPC servers close connections that ping more often than every 5 minutes while the server sends
+	// nothing. Set it, and the servers' enforcement to match, where streams without a deadline have to notice a process that hangs, or
+	// where a proxy on the way answers keep-alives in the peer's place. Default 0.
 	PingInterval time.Duration `koanf:"ping_interval"`
-	// PingTimeout is how long the answer to a ping may take before the connection is closed. Default 5s.
+	// PingTimeout is how long a sign of life may take after a ping before the connection is closed. Default 5s.
 	PingTimeout time.Duration `koanf:"ping_timeout"`
 	// DrainTimeout is how long Close, and the removal of an instance, let calls in flight finish. Default 10s.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -268,7 +278,7 @@ func DefaultClientConfig() ClientConfig {
 			Probe:             ProbeConfig{Timeout: time.Second},
 		},
 		Pool: PoolConfig{
-			MaxConnections: 4, MaxHTTPConnections: 256, DialTimeout: 2 * time.Second, IdleTimeout: 90 * time.Second,
+			MaxConnections: 4, MaxHTTPConnections: 256, DialTimeout: 2 * time.Second, IdleTimeout: 90 * time.Second, MaxAge: 30 * time.Minute,
 			PingTimeout: 5 * time.Second, DrainTimeout: 10 * time.Second,
 		},
 	}
@@ -327,8 +337,11 @@ func (c ClientConfig) Validate() error {
 	c.Outlier.validate(&v)
 	v.positive("pool.max_connections", c.Pool.MaxConnections)
 	v.positive("pool.max_http_connections", c.Pool.MaxHTTPConnections)
+	v.check("pool.min_connections", 0 <= c.Pool.MinConnections && c.Pool.MinConnections <= min(c.Pool.MaxConnections, c.Pool.MaxHTTPConnections),
+		c.Pool.MinConnections, "within 0 to pool.max_connections and pool.max_http_connections")
 	v.positiveDuration("pool.dial_timeout", c.Pool.DialTimeout)
 	v.notNegative("pool.idle_timeout", c.Pool.IdleTimeout)
+	v.notNegative("pool.max_age", c.Pool.MaxAge)
 	v.notNegative("pool.ping_interval", c.Pool.PingInterval)
 	v.positiveDuration("pool.ping_timeout", c.Pool.PingTimeout)
 	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)

@@ -89,6 +89,19 @@ func TestClientConfigValidate(t *testing.T) {
 		},
 		{func(c *rpc.ClientConfig) { c.Pool.MaxConnections = 0 }, "pool.max_connections: 0 is not 1 or more"},
 		{func(c *rpc.ClientConfig) { c.Pool.MaxHTTPConnections = 0 }, "pool.max_http_connections: 0 is not 1 or more"},
+		{
+			func(c *rpc.ClientConfig) { c.Pool.MinConnections = -1 },
+			"pool.min_connections: -1 is not within 0 to pool.max_connections and pool.max_http_connections",
+		},
+		{
+			func(c *rpc.ClientConfig) { c.Pool.MinConnections = 5 },
+			"pool.min_connections: 5 is not within 0 to pool.max_connections and pool.max_http_connections",
+		},
+		{
+			func(c *rpc.ClientConfig) { c.Pool.MinConnections, c.Pool.MaxHTTPConnections = 3, 2 },
+			"pool.min_connections: 3 is not within 0 to pool.max_connections and pool.max_http_connections",
+		},
+		{func(c *rpc.ClientConfig) { c.Pool.MaxAge = -time.Hour }, "pool.max_age: -1h0m0s is not 0 or more"},
 		{func(c *rpc.ClientConfig) { c.Pool.DialTimeout = 0 }, "pool.dial_timeout: 0s is not above 0"},
 		{func(c *rpc.ClientConfig) { c.Pool.IdleTimeout = -1 }, "pool.idle_timeout: -1ns is not 0 or more"},
 		{func(c *rpc.ClientConfig) { c.Pool.PingInterval = -1 }, "pool.ping_interval: -1ns is not 0 or more"},

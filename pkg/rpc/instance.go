@@ -140,7 +140,8 @@ func (i *instance) describe(next registry.Instance) {
 func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls.Config) wire {
 	connections := pool.Config{
 		Kind: grpcclient.Connection, Addr: addr, TLS: security,
-		MaxConnections: config.Pool.MaxConnections, DialTimeout: config.Pool.DialTimeout, IdleTimeout: config.Pool.IdleTimeout,
+		MaxConnections: config.Pool.MaxConnections, MinConnections: config.Pool.MinConnections,
+		DialTimeout: config.Pool.DialTimeout, IdleTimeout: config.Pool.IdleTimeout, MaxAge: config.Pool.MaxAge,
 		PingInterval: config.Pool.PingInterval, PingTimeout: config.Pool.PingTimeout,
 	}
 	options := []connecthttp.Option{

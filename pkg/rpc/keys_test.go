@@ -340,6 +340,36 @@ func TestKeyPoolIdleTimeout(t *testing.T) {
 	}
 }
 
+func TestKeyPoolMaxAge(t *testing.T) {
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		handler, listener := &authHandler{}, listen(t)
+		serveOn(t, listener, handler.mount(), http1And2)
+		for _, row := range []struct {
+			age   time.Duration
+			dials int
+		}{{0, 1}, {time.Hour, 1}, {30 * time.Millisecond, 3}} {
+			before, _, _ := listener.begins()
+			transport, _ := only(t, listener.Addr().String(), func(config *rpc.ClientConfig) { config.Protocol, config.Pool.MaxAge = spoken, row.age })
+			dials := func() int {
+				all, _, _ := listener.begins()
+				return all - before
+			}
+			await(t, "connections to be replaced", func() bool {
+				if err := login(t.Context(), transport); err != nil {
+					t.Fatal(err)
+				}
+				return dials() >= row.dials
+			})
+			if row.dials == 1 {
+				elapse(t, 50*time.Millisecond)
+				if got := dials(); got != 1 {
+					t.Errorf("%s, max_age %v: %d connections", spoken, row.age, got)
+				}
+			}
+		}
+	}
+}
+
 // TestKeyPoolPing: pings ask a silent peer whether it is there, if they are wanted, and close the connection to one that is not.
 func TestKeyPoolPing(t *testing.T) {
 	const silence = 150 * time.Millisecond
