@@ -47,7 +47,8 @@ func (p *pingPace) slow(complainedOf time.Duration) {
 // the connection if not a byte came within the timeout. It sends its frames between those of net/http, which would also ping while no
 // call is under way: that is for what gRPC servers end connections.
 //
-// Its timer runs while there are calls, and once more after the last.
+// Its timer runs while there are calls, and once more after the last. As it is set for a whole interval when a call begins, silence from
+// before that is not held against the peer.
 type pinger struct {
 	conn  *observedConn
 	pace  *pingPace
@@ -57,7 +58,7 @@ type pinger struct {
 	reserved atomic.Int64
 	slots    func() int   // how many slots are taken, those reserved included; set before the first call
 	heardAt  atomic.Int64 // when the peer last sent anything
-	armed    atomic.Bool  // whether the timer runs; set under mu
+	armed    atomic.Bool  // whether the timer runs; set under mu, unset by the timer alone
 
 	sendMu sync.Mutex // held while anything is written, so that frames do not mix
 	sent   sendScanner
@@ -67,7 +68,6 @@ type pinger struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
-	since    time.Duration // when the timer was armed: silence before that is no sign, as nothing was asked
 	asking   bool          // whether a ping is not answered
 	askedAt  time.Duration
 	interval time.Duration // by which the latest ping was due; 0 if there was none
@@ -98,7 +98,7 @@ func (p *pinger) keep() {
 	if p.stopped || p.armed.Swap(true) {
 		return
 	}
-	p.since, p.asking = time.Since(p.epoch), false
+	p.asking = false
 	p.armLocked(time.Duration(p.pace.interval.Load()))
 }
 
@@ -129,13 +129,18 @@ func (p *pinger) tick() {
 		return
 	}
 	p.asking = false
-	if !p.waiting() {
+	p.mu.Unlock()
+	if !p.waiting() { // asked with no lock held: stop takes it from within net/http
 		p.armed.Store(false)
-		p.mu.Unlock()
 		p.keep() // for a call that began in between, and took the timer to be running
 		return
 	}
-	if left := interval - (now - max(heard, p.since)); left > 0 {
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return
+	}
+	if left := interval - (now - heard); left > 0 {
 		p.armLocked(left)
 		p.mu.Unlock()
 		return

@@ -127,6 +127,18 @@ func FuzzPingsBetweenFrames(f *testing.F) {
 	})
 }
 
+// TestSlow: an interval that was complained of is doubled once, and never shortened.
+func TestSlow(t *testing.T) {
+	t.Parallel()
+	pace := newPingPace(Config{Kind: HTTP2, PingInterval: 10 * time.Second})
+	for _, step := range []struct{ complainedOf, want time.Duration }{{10, 20}, {10, 20}, {20, 40}, {10, 40}, {40, 80}} {
+		pace.slow(step.complainedOf * time.Second)
+		if got := time.Duration(pace.interval.Load()); got != step.want*time.Second {
+			t.Errorf("after a complaint of %ds: %v, want %ds", step.complainedOf, got, step.want)
+		}
+	}
+}
+
 // TestNoPingAfterBrokenWrite: after a write that failed, nobody knows where a frame ends.
 func TestNoPingAfterBrokenWrite(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -37,6 +38,7 @@ func (p *Pool) Cool() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.warm = false
+	p.wakeLocked(0)
 }
 
 // keptLocked is how many connections there are to be without anyone asking.
@@ -181,8 +183,10 @@ func (p *Pool) dueLocked(now time.Time) (found due) {
 			found.again(left)
 		}
 	}
+	p.leaving = nil // chosen anew, in case that it is not needed any more
 	live, kept := p.liveLocked(), p.keptLocked()
-	slices.SortFunc(idle, func(a, b *Conn) int { return int(a.lastUsed.Load() - b.lastUsed.Load()) })
+	slices.SortFunc(idle, func(a, b *Conn) int { return cmp.Compare(a.lastUsed.Load(), b.lastUsed.Load()) })
+	slices.SortFunc(aged, func(a, b *Conn) int { return a.expires.Compare(b.expires) })
 	spare := len(idle)
 	if kept > 0 {
 		spare = min(spare, max(live-kept, 0))
@@ -195,7 +199,7 @@ func (p *Pool) dueLocked(now time.Time) (found due) {
 			needed = max(kept, 1)
 		}
 		switch {
-		case conn == p.leaving || slices.Contains(found.idle, conn):
+		case slices.Contains(found.idle, conn):
 		case live > needed:
 			found.aged = append(found.aged, conn)
 			live--

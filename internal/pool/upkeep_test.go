@@ -264,6 +264,35 @@ func TestWarm(t *testing.T) {
 	})
 }
 
+// TestCoolLetsTheOldGo: connections that waited for successors, which could not be opened, wait no longer when nobody needs those.
+func TestCoolLetsTheOldGo(t *testing.T) {
+	inBubble(t, func(t *testing.T, kind pool.Kind) {
+		var refusing atomic.Bool
+		peer := newMemoryPeer(answering(kind))
+		peer.refuse = func() error {
+			if refusing.Load() {
+				return errors.New("refused")
+			}
+			return nil
+		}
+		config := config("192.0.2.1:1", kind)
+		config.MinConnections, config.MaxConnections, config.MaxAge = 2, 2, time.Hour
+		p := peer.newPool(t, config)
+		p.Warm()
+		synctest.Wait()
+		refusing.Store(true)
+		pass(2 * time.Hour)
+		if stats := p.Stats(); stats.Open != 2 || stats.DialFailures == 0 {
+			t.Errorf("got %+v, want the old connections", stats)
+		}
+		p.Cool()
+		synctest.Wait()
+		if stats := p.Stats(); stats.Open != 0 || stats.Ended.Age != 2 {
+			t.Errorf("got %+v, want none", stats)
+		}
+	})
+}
+
 // TestWarmSharesItsDial: a caller who comes while the minimum is being opened is served by that, and callers and minimum together open no
 // more than is allowed.
 func TestWarmSharesItsDial(t *testing.T) {
