@@ -9,6 +9,7 @@
 //	slow_instance_test.go  one of ten instances ten times as slow: latency by policy
 //	subset_test.go         connections of 100 clients to 1000 instances, and how many move when the set changes
 //	slow_start_test.go     an instance joins whose caches are cold
+//	zone_test.go           more load than the instances of the client's zone can take
 //
 // A simulation to come is a file with a test named TestSimulation…, which prints by [testing.T.Output].
 package simulation

@@ -18,7 +18,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // server is an instance: it serves some calls at a time, and those that come meanwhile wait in the order in which they came.
 type server struct {
 	id      string
+	zone    string
 	slots   chan struct{}
+	away    time.Duration  // how long the way there and back takes
 	slowing func() float64 // how many times as long as usual it takes now
 }
 
@@ -74,7 +76,7 @@ func (f *fleet) join(servers ...*server) {
 		}
 		members := make([]balancer.Member, len(f.servers))
 		for at, server := range f.servers {
-			members[at] = balancer.Member{ID: server.id, Weight: 1, Stats: c.stats[at]}
+			members[at] = balancer.Member{ID: server.id, Zone: server.zone, Weight: 1, Stats: c.stats[at]}
 		}
 		c.picker = balancer.New(config, members, c.picker)
 	}
@@ -102,6 +104,7 @@ func (f *fleet) run(rate float64, work, duration time.Duration) []call {
 		c.stats[at].Begin()
 		wg.Go(func() {
 			f.servers[at].serve(demand)
+			time.Sleep(f.servers[at].away) //nolint:forbidigo // on synctest's clock
 			latency := time.Since(began)
 			c.stats[at].End(time.Now(), latency, balancer.OutcomeAnswered)
 			mu.Lock()

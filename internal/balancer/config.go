@@ -35,9 +35,9 @@ type Config struct {
 	Policy Policy
 	// LocalZone is the client's own zone, whose members are preferred. Empty, or the zone of no member: no preference.
 	LocalZone string
-	// ZoneSpill is how many times as slow as a remote member local ones may be before P2C turns to the remote one; at least 1, 0 for 2.
-	// A remote member's way counts in its latency, so that only what is worth the way is sent on it. Whatever the policy, calls spill
-	// over also when local members are not usable: see [Picker].
+	// ZoneSpill is how many times as slow as a remote member a local one may be before calls for it go to the remote one; at least 1,
+	// 0 for 2. A remote member's way counts in its latency, so that only what is worth the way is sent on it. ConsistentHash sends away only
+	// what no local member is usable for, as all policies do: see [Picker].
 	ZoneSpill float64
 	// SlowStart is the window over which the weight of a member that starts slowly grows from a tenth to all, linearly, as Envoy's
 	// slow start does by default; 0 for none.

@@ -13,7 +13,8 @@ import (
 // Its members are divided into tiers: the local ones, the remote ones, and those that stand in for a subset. A pick draws from
 // the first tier, and turns to the next where a few draws find nobody usable. So no counting of the usable is needed, and there is no
 // threshold at which calls move all at once: with a part u of the local members usable and two draws, (1-u)² of the calls spill over, 1 % at
-// u = 0.9 and a quarter at 0.5, and no local member gets more than twice its usual load (2-u times).
+// u = 0.9 and a quarter at 0.5, and no local member gets more than twice its usual load (2-u times). Calls also spill over from local members
+// that are overloaded: see [Config.ZoneSpill].
 type Picker struct {
 	config  Config
 	members []member
@@ -175,7 +176,7 @@ func (p *Picker) Pick(call Call, usable func(at int) bool) int {
 		if at < 0 {
 			continue
 		}
-		if nth == 0 && p.zoned && p.config.Policy == P2C {
+		if nth == 0 && p.zoned && p.config.Policy != ConsistentHash { // where the key's owner matters more
 			remote := &p.tiers[1]
 			if other := int(remote.choices[remote.table.draw(&random)].at); usable(other) && p.spills(other, at, now) {
 				return other

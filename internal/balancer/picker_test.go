@@ -197,7 +197,7 @@ func TestConcurrentUse(t *testing.T) {
 						members[at].Stats.StartSlowly(time.Now())
 						current.Store(balancer.New(config, members, current.Load()))
 					}
-					members[at].Stats.End(time.Now(), time.Duration(nth)*time.Microsecond, balancer.Outcome(nth%3))
+					members[at].Stats.End(time.Now(), time.Duration(nth)*time.Microsecond, balancer.Outcome(nth%4))
 				}
 			})
 		}

@@ -11,12 +11,15 @@ type Outcome int
 
 // The outcomes.
 const (
-	// OutcomeNone says nothing, of latency neither: the caller gave up, or nothing was sent.
+	// OutcomeNone says nothing, of latency neither: nothing was sent, or the caller ended what was going well.
 	OutcomeNone Outcome = iota
 	// OutcomeAnswered means that the instance answered, be it with an error of its own.
 	OutcomeAnswered
 	// OutcomeFailed means that the instance was not reached, kept silent, or that something answered in its place.
 	OutcomeFailed
+	// OutcomeUnanswered means that the caller gave up before there was an answer, as on the slower of two hedged attempts. The latency
+	// counts if it is longer than expected: the answer would have taken longer still.
+	OutcomeUnanswered
 )
 
 // Stats is what a client knows of the load of one instance. It outlives pickers, so that an update of the set forgets nothing. Safe for
@@ -70,6 +73,8 @@ func (s *Stats) End(now time.Time, latency time.Duration, outcome Outcome) (left
 	case OutcomeFailed:
 		row := s.failures.Add(1)
 		s.update(now, func(known estimate, at uint32) estimate { return failed(known, at, float64(latency), row) })
+	case OutcomeUnanswered:
+		s.update(now, func(known estimate, at uint32) estimate { return raised(known, at, float64(latency)) })
 	case OutcomeNone:
 	}
 	return s.inFlight.Add(-1)
@@ -135,10 +140,15 @@ func failed(known estimate, at uint32, latency float64, nth int32) estimate {
 	if nth >= doubtful {
 		return newEstimate(max(latency, float64(minFailure), value, min(failureRise*value, float64(maxFailure))), at)
 	}
-	if !known.warm() || latency <= value {
+	return raised(known, at, latency)
+}
+
+// raised takes in that an answer takes at least so long.
+func raised(known estimate, at uint32, latency float64) estimate {
+	if !known.warm() || latency <= known.value() {
 		return known
 	}
-	return newEstimate(min(latency, maxRise*value), at)
+	return newEstimate(min(latency, maxRise*known.value()), at)
 }
 
 func (s *Stats) update(now time.Time, next func(known estimate, at uint32) estimate) {

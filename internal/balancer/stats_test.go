@@ -29,7 +29,10 @@ func TestEWMA(t *testing.T) {
 	end(0, 20*ms, balancer.OutcomeAnswered, 55*ms, 55*ms)              // an eighth of the way
 	end(10*time.Second, 20*ms, balancer.OutcomeAnswered, 31*ms, 34*ms) // two thirds of it
 	end(time.Hour, 20*ms, balancer.OutcomeAnswered, 20*ms, 20*ms)
-	end(0, 0, balancer.OutcomeNone, 20*ms, 20*ms)
+	end(0, 500*ms, balancer.OutcomeNone, 20*ms, 20*ms)
+	end(0, 10*ms, balancer.OutcomeUnanswered, 20*ms, 20*ms)
+	end(0, 35*ms, balancer.OutcomeUnanswered, 35*ms, 35*ms)
+	end(time.Hour, 20*ms, balancer.OutcomeAnswered, 20*ms, 20*ms)
 	end(0, 1*ms, balancer.OutcomeFailed, 20*ms, 20*ms) // the first failure in a row
 	end(0, 1*ms, balancer.OutcomeFailed, 100*ms, 100*ms)
 	end(0, 1*ms, balancer.OutcomeFailed, 400*ms, 400*ms)

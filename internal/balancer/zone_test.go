@@ -87,51 +87,58 @@ func TestZoneSpillsOver(t *testing.T) {
 	}
 }
 
-// TestZoneOverload: P2C sends calls away while local members answer much later than remote ones, and no longer.
+// TestZoneOverload: calls are sent away while local members answer much later than remote ones, and no longer.
 func TestZoneOverload(t *testing.T) {
 	t.Parallel()
-	config := balancer.Config{LocalZone: "a"}
+	for _, policy := range []balancer.Policy{balancer.P2C, balancer.RoundRobin, balancer.Random, balancer.LeastRequest} {
+		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
+			testZoneOverload(t, balancer.Config{Policy: policy, LocalZone: "a", SubsetKey: "client"})
+		})
+	}
+}
+
+func testZoneOverload(t *testing.T, config balancer.Config) {
+	t.Helper()
 	members := zoned(config, 2, 2)
 	picker := balancer.New(config, members, nil)
-	now := time.Now()
-	latency := func(at int) time.Duration { return 10 * time.Millisecond }
-	// rounds of calls that are in flight together
-	rounds := func(count, together int) []int {
-		counts := make([]int, 4)
+	now, random := time.Now(), rand.New(rand.NewPCG(1, 2))
+	local, remote := 10*time.Millisecond, 10*time.Millisecond
+	// rounds of calls that are in flight together; it returns how many left the zone.
+	rounds := func(count, together int) (away int) {
 		for range count {
 			var inFlight []int
 			for range together {
-				at := picker.Pick(balancer.Call{Now: now}, all)
+				at := picker.Pick(balancer.Call{Now: now, Random: random.Uint64() | 1}, all)
 				members[at].Stats.Begin()
 				inFlight = append(inFlight, at)
-				counts[at]++
 			}
 			now = now.Add(100 * time.Millisecond)
 			for _, at := range inFlight {
-				members[at].Stats.End(now, latency(at), balancer.OutcomeAnswered)
+				latency := local
+				if at >= 2 {
+					latency = remote
+					away++
+				}
+				members[at].Stats.End(now, latency, balancer.OutcomeAnswered)
 			}
 		}
-		return counts
+		return away
 	}
-	if counts := rounds(100, 4); sum(counts[2:]) > 0 {
-		t.Errorf("a few callers: %v", counts)
+	if away := rounds(100, 4); away > 0 {
+		t.Errorf("a few callers: %d calls of 400 left the zone", away)
 	}
-	if counts := rounds(100, 100); sum(counts[2:]) > 10 { // to see how fast remote ones are
-		t.Errorf("many callers, none of them late: %v", counts)
+	if away := rounds(100, 100); away > 20 { // those that see how fast remote ones are
+		t.Errorf("many callers, none of them late: %d calls of 10000 left the zone", away)
 	}
-	latency = func(at int) time.Duration {
-		if at < 2 {
-			return 200 * time.Millisecond
-		}
-		return 15 * time.Millisecond
-	}
+	local, remote = 200*time.Millisecond, 15*time.Millisecond
 	rounds(5, 100)
-	if counts := rounds(100, 100); sum(counts[2:]) < 5000 {
-		t.Errorf("while local members are overloaded: %v, want most calls to leave the zone", counts)
+	if away := rounds(100, 100); away < 5000 {
+		t.Errorf("while local members are overloaded: %d calls of 10000 left the zone, want most", away)
 	}
-	latency = func(int) time.Duration { return 10 * time.Millisecond }
+	local = 10 * time.Millisecond
 	rounds(600, 100)
-	if counts := rounds(100, 100); sum(counts[2:]) > 100 {
-		t.Errorf("a minute after local members have recovered: %v", counts)
+	if away := rounds(100, 100); away > 100 {
+		t.Errorf("a minute after local members have recovered: %d calls of 10000 left the zone", away)
 	}
 }
