@@ -150,6 +150,7 @@ func TestRow09ReallyEmpty(t *testing.T) {
 
 // TestRow10Unreadable: answers that are no list of instances, or one without an end.
 func TestRow10Unreadable(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 20
 	var sent atomic.Int64
 	for name, answer := range map[string]script.Answer{
@@ -178,7 +179,7 @@ func TestRow10Unreadable(t *testing.T) {
 func TestRow10Memory(t *testing.T) {
 	begin(t)
 	s := startScripted(t)
-	s.load.stop()
+	s.stop()
 	var sent atomic.Int64
 	heap := func() uint64 {
 		runtime.GC()

@@ -63,7 +63,7 @@ type child struct {
 // startChild starts an instance and waits until it listens. The process ends with the test.
 func startChild(t testing.TB, executions *ledger) *child {
 	t.Helper()
-	c := &child{cmd: exec.CommandContext(context.Background(), os.Args[0])} //nolint:gosec // this program itself
+	c := &child{cmd: exec.CommandContext(context.Background(), os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childVariable+"=1")
 	c.cmd.Stderr = os.Stderr
 	stdin, err := c.cmd.StdinPipe()

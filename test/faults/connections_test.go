@@ -32,6 +32,7 @@ var both = []kind{idempotent, unrepeatable}
 
 // TestRow17RefusedStream: the instance refuses to process a call, which it may do before it has begun.
 func TestRow17RefusedStream(t *testing.T) {
+	t.Parallel()
 	t.Run("once", func(t *testing.T) {
 		row(t)
 		executions, requests := newLedger(), new(atomic.Int64)
@@ -150,6 +151,7 @@ func TestRow24StreamLimit(t *testing.T) {
 
 // TestRow25FreshConnectionClosed: the instance closes a connection that it has just accepted, as a proxy does that has too many, or loses its own.
 func TestRow25FreshConnectionClosed(t *testing.T) {
+	t.Parallel()
 	for name, closes := range map[string]func(conn *peerConn){
 		"at once":            func(*peerConn) {},
 		"after the preface":  func(conn *peerConn) { _, _ = conn.Read(make([]byte, 1)) },

@@ -76,6 +76,7 @@ func TestRow01IndexBackwards(t *testing.T) {
 
 // TestRow02IndexUnusable: without an index there is nothing to wait for, but there is no reason to ask in a loop either.
 func TestRow02IndexUnusable(t *testing.T) {
+	t.Parallel()
 	for name, text := range map[string]string{"zero": "0", "absent": "", "garbage": "ninety", "negative": "-1"} {
 		t.Run(name, func(t *testing.T) {
 			row(t)

@@ -84,6 +84,7 @@ func TestRow05AgentStopped(t *testing.T) {
 
 // TestRow06AgentFails: the agent answers, with errors that pass. It is asked less and less often, never in step with others, and then believed again.
 func TestRow06AgentFails(t *testing.T) {
+	t.Parallel()
 	for name, status := range map[string]int{"500": 500, "429": 429, "503": 503} {
 		t.Run(name, func(t *testing.T) {
 			row(t)

@@ -125,17 +125,6 @@ func (c *peerConn) next() (*peerRequest, bool) {
 	}
 }
 
-// serve answers every request as a healthy instance does, until the connection ends.
-func (c *peerConn) serve() {
-	for {
-		request, ok := c.next()
-		if !ok {
-			return
-		}
-		c.execute(request)
-	}
-}
-
 // execute notes a request as executed and answers it.
 func (c *peerConn) execute(request *peerRequest) {
 	// The ID of the call is the first field of either request: five bytes of gRPC, then the tag and the text.
@@ -159,7 +148,7 @@ func (c *peerConn) execute(request *peerRequest) {
 }
 
 // header sends a block of headers, names and values in turn.
-func (c *peerConn) header(stream uint32, end bool, pairs ...string) { //nolint:revive // end is a flag of the frame
+func (c *peerConn) header(stream uint32, end bool, pairs ...string) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for at := 0; at < len(pairs); at += 2 {

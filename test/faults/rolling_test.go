@@ -16,6 +16,7 @@ import (
 
 // TestRow42RollingRestart: all instances are stopped and started again, one after the other, each as soon as the one before is back, under calls.
 func TestRow42RollingRestart(t *testing.T) {
+	t.Parallel()
 	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
 		t.Run(string(spoken), func(t *testing.T) {
 			row(t)

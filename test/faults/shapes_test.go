@@ -57,6 +57,7 @@ func loopback6(t testing.TB) string {
 
 // TestRow11Weights: calls are shared out as the weights say, however far they are apart, and none goes where the weight is 0 while others have one.
 func TestRow11Weights(t *testing.T) {
+	t.Parallel()
 	for name, weights := range map[string][]int{
 		"like": {1, 1, 1}, "unlike": {1, 2, 5}, "some none": {0, 3, 3}, "far apart": {1, registry.MaxWeight}, "all none": {0, 0},
 	} {

@@ -140,40 +140,29 @@ func (a *Agent) counting(next http.Handler) http.Handler {
 // health answers a query when there is something to answer.
 func (a *Agent) health(w http.ResponseWriter, r *http.Request) {
 	query := queryOf(r)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.asked = append(a.asked, query)
 	timer := time.NewTimer(query.Wait)
 	defer timer.Stop()
-	for over := false; ; {
-		if answer := a.takeLocked(); answer != nil {
-			a.mu.Unlock()
-			defer a.mu.Lock()
-			answer(w, r)
-			return
-		}
-		if query.Index < 1 || a.index > query.Index || over {
-			a.answerLocked(w, query.Service)
-			return
-		}
+	a.mu.Lock()
+	a.asked = append(a.asked, query)
+	answer := a.takeLocked()
+	if answer == nil && query.Index > 0 && a.index <= query.Index {
 		changed := a.changed
 		a.waiting++
 		a.mu.Unlock()
-		gone := false
 		select {
-		case <-changed:
-			over = true // a change is news, at whatever index
+		case <-changed: // is news, at whatever index
 		case <-timer.C:
-			over = true
 		case <-r.Context().Done():
-			gone = true
 		}
 		a.mu.Lock()
 		a.waiting--
-		if gone {
-			return
-		}
+		answer = a.takeLocked()
 	}
+	if answer == nil {
+		answer = a.answerLocked(query.Service)
+	}
+	a.mu.Unlock()
+	answer(w, r)
 }
 
 func queryOf(r *http.Request) Query {
@@ -198,8 +187,8 @@ func (a *Agent) takeLocked() Answer {
 	return a.answer
 }
 
-// answerLocked answers with what there is.
-func (a *Agent) answerLocked(w http.ResponseWriter, service string) {
+// answerLocked returns the answer that says what there is.
+func (a *Agent) answerLocked(service string) Answer {
 	found := make([]*api.ServiceEntry, len(a.entries))
 	for at, entry := range a.entries {
 		named, described := *entry, *entry.Service
@@ -215,10 +204,12 @@ func (a *Agent) answerLocked(w http.ResponseWriter, service string) {
 	if err != nil {
 		panic(err) // of what the test itself made
 	}
-	if index != "" {
-		w.Header().Set("X-Consul-Index", index)
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if index != "" {
+			w.Header().Set("X-Consul-Index", index)
+		}
+		w.Header().Set("X-Consul-Lastcontact", "0")
+		w.Header().Set("X-Consul-Knownleader", "true")
+		_, _ = w.Write(body) // to who may have gone away
 	}
-	w.Header().Set("X-Consul-Lastcontact", "0")
-	w.Header().Set("X-Consul-Knownleader", "true")
-	_, _ = w.Write(body) // to who may have gone away
 }

@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -78,36 +79,85 @@ func TestRow16BlackHole(t *testing.T) {
 	}
 }
 
-// TestRow22HalfOpen: the way to the only instance is lost without a word, with calls under way.
+// TestRow22HalfOpen: the way to the only instance is lost without a word, with calls under way and without.
 func TestRow22HalfOpen(t *testing.T) {
-	row(t)
-	agent := consultest.Start(t)
-	cfg := settings(agent.Address, func(cfg *config.Config) {
-		cfg.Defaults.Pool.PingInterval, cfg.Defaults.Pool.PingTimeout = 2*time.Second, time.Second
-		cfg.Defaults.Breaker.Enabled = false // with one instance there is nothing to choose
-	})
-	reg, executions := newRegistry(t, cfg), newLedger()
-	between := startProxy(t, host{}.start(t, executions).Addr())
-	registerAt(t, reg, instanceID(0), between.addr)
-	transport := connect(t, cfg)
-	succeed(t, transport, executions, unrepeatable)
-	if got := between.accepted.Load(); got != 1 {
-		t.Fatalf("%d connections were made for one call", got)
-	}
-	between.frozen.Store(true)
-	began := time.Now()
-	l := startLoad(t, transport, executions, mixed, 500*time.Millisecond)
-	await(t, "the client to close the connection", func() bool { return between.ended.Load() > 0 })
-	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("the connection was closed after %v, want at most 15s", took)
-	}
-	between.frozen.Store(false)
-	for _, made := range l.finish(t) {
-		if code := connectrpc.CodeOf(made.err); code != connectrpc.CodeDeadlineExceeded && code != connectrpc.CodeUnavailable {
-			t.Errorf("%s ends with %v", made.id, made.err)
+	t.Parallel()
+	calling := func(t *testing.T, transport *rpc.Transport, executions *ledger) (end func()) {
+		t.Helper()
+		l := startLoad(t, transport, executions, mixed, 500*time.Millisecond)
+		return func() {
+			for _, made := range l.finish(t) {
+				if code := connectrpc.CodeOf(made.err); code != connectrpc.CodeDeadlineExceeded && code != connectrpc.CodeUnavailable {
+					t.Errorf("%s ends with %v", made.id, made.err)
+				}
+			}
 		}
 	}
-	await(t, "calls to succeed again", func() bool { return invoke(t.Context(), transport, unrepeatable, time.Second).err == nil })
+	for name, load := range map[string]func(t *testing.T, transport *rpc.Transport, executions *ledger) (end func()){
+		"with calls": calling,
+		"idle":       func(*testing.T, *rpc.Transport, *ledger) func() { return func() {} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			row(t)
+			var way *lossyListener
+			transport, executions := toHalfOpen(t, func(cfg *config.Config, executions *ledger) string {
+				return host{wrap: func(listener net.Listener) net.Listener {
+					way = &lossyListener{Listener: listener}
+					return way
+				}}.start(t, executions).Addr()
+			})
+			way.lose(t)
+			end := load(t, transport, executions)
+			expectClosed(t, func() bool { return statusOf(transport, instanceID(0)).Connections == 0 || way.accepted() > 1 })
+			end()
+			succeed(t, transport, executions, unrepeatable)
+		})
+	}
+	// A proxy on the way acknowledges what it does not pass on, so that only the instance's own answer to a ping says that it is there.
+	t.Run("beyond a proxy", func(t *testing.T) {
+		row(t)
+		var between *proxy
+		transport, executions := toHalfOpen(t, func(cfg *config.Config, executions *ledger) string {
+			cfg.Defaults.Pool.PingInterval, cfg.Defaults.Pool.PingTimeout = 5*time.Second, 2*time.Second
+			between = startProxy(t, host{}.start(t, executions).Addr())
+			return between.addr
+		})
+		between.frozen.Store(true)
+		end := calling(t, transport, executions)
+		expectClosed(t, func() bool { return between.ended.Load() > 0 })
+		between.frozen.Store(false)
+		end()
+		await(t, "calls to succeed again", func() bool { return invoke(t.Context(), transport, unrepeatable, time.Second).err == nil })
+	})
+}
+
+// toHalfOpen returns a transport to the one instance at the address that start returns, over a connection that has carried a call.
+func toHalfOpen(t *testing.T, start func(cfg *config.Config, executions *ledger) (addr string)) (*rpc.Transport, *ledger) {
+	t.Helper()
+	agent := consultest.Start(t)
+	cfg, executions := settings(agent.Address), newLedger()
+	cfg.Defaults.Breaker.Enabled = false // with one instance there is nothing to choose
+	addr := start(cfg, executions)
+	reg := newRegistry(t, cfg)
+	registerAt(t, reg, instanceID(0), addr)
+	transport := newTransport(t, cfg, reg)
+	succeed(t, transport, executions, unrepeatable)
+	if got := statusOf(transport, instanceID(0)).Connections; got != 1 {
+		t.Fatalf("%d connections were made for one call", got)
+	}
+	return transport, executions
+}
+
+// expectClosed waits until the client has closed the connection whose way is lost.
+func expectClosed(t testing.TB, closed func() bool) {
+	t.Helper()
+	began := time.Now()
+	await(t, "the client to close the connection", closed)
+	took := time.Since(began)
+	t.Logf("the connection was closed after %v", took)
+	if took > 15*time.Second+stalls.between(began, time.Now()) {
+		t.Errorf("the connection was closed after %v, want at most 15s", took)
+	}
 }
 
 // TestRow23ServerStopped: the process of one of three instances is stopped, connections and all, and continued later.
