@@ -27,9 +27,10 @@ const (
 	// alertNoApplicationProtocol is the TLS alert of a server that shares no protocol with our ALPN list (RFC 7301, section 3.2).
 	alertNoApplicationProtocol = 120
 	// keepAliveIdle and the constants after it have the kernel ask a silent peer whether it is there, so that a connection whose peer
-	// vanished is closed within 15 s without HTTP/2 pings, for which gRPC servers punish their clients. The kernel does not ask while
-	// data waits for an acknowledgement; unacknowledgedTimeout bounds that wait, where the system knows how.
-	keepAliveIdle         = 10 * time.Second
+	// vanished is closed within 15 s without HTTP/2 pings, for which gRPC servers punish their clients: after 14 s, as the kernel's timers run
+	// up to half a second late. It does not ask while data waits for an acknowledgement; unacknowledgedTimeout bounds that wait, where
+	// the system knows how.
+	keepAliveIdle         = 9 * time.Second
 	keepAliveInterval     = time.Second
 	keepAliveCount        = 5
 	unacknowledgedTimeout = keepAliveIdle + keepAliveCount*keepAliveInterval

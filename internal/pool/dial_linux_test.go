@@ -40,12 +40,12 @@ func expectKeepAlive(t *testing.T, p *Pool) {
 		}
 		return value
 	}
-	if got := time.Duration(option(syscall.IPPROTO_TCP, tcpUserTimeout)) * time.Millisecond; got != 15*time.Second {
-		t.Errorf("unacknowledged data may wait for %v, want 15s", got)
+	if got := time.Duration(option(syscall.IPPROTO_TCP, tcpUserTimeout)) * time.Millisecond; got != 14*time.Second {
+		t.Errorf("unacknowledged data may wait for %v, want 14s", got)
 	}
 	keepAlive := option(syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE) +
 		option(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)*option(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
-	if keepAlive != 15 || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 1 {
-		t.Errorf("an idle connection may be dead for %d s, want 15", keepAlive)
+	if keepAlive != 14 || option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) != 1 {
+		t.Errorf("an idle connection may be dead for %d s, want 14", keepAlive)
 	}
 }
