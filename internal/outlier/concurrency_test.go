@@ -136,7 +136,7 @@ func TestToldInOrder(t *testing.T) {
 	var running sync.WaitGroup
 	for seed := range uint64(8) {
 		running.Go(func() {
-			random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // repeatable
+			random := rand.New(rand.NewPCG(seed, 0))
 			now := start
 			for range 2000 {
 				now = now.Add(time.Second)
@@ -173,7 +173,8 @@ func TestListenerPanics(t *testing.T) {
 	d := outlier.New(defaults(), func() {})
 	told := 0
 	host := d.NewHost(func(outlier.Change) {
-		if told++; told == 1 {
+		told++
+		if told == 1 {
 			panic("user's")
 		}
 	})
@@ -200,7 +201,7 @@ func TestNeverTooManyOut(t *testing.T) {
 	t.Parallel()
 	ejections, panics := 0, 0
 	for seed := range uint64(300) {
-		random := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // repeatable
+		random := rand.New(rand.NewPCG(seed, 7))
 		config := defaults()
 		config.MaxEjectedPercent, config.PanicPercent = random.IntN(101), random.IntN(101)
 		config.ConsecutiveFailures = random.IntN(4)

@@ -95,7 +95,7 @@ func TestEjectionTimes(t *testing.T) {
 	if got := f.hosts[0].State(); got.Until.Sub(f.now) != 90*time.Second || got.Ejections != 6 {
 		t.Errorf("after three intervals: ejection %d, for %v, want the sixth, for 90s", got.Ejections, got.Until.Sub(f.now))
 	}
-	config.BaseEjection, config.MaxEjection = 30*time.Second, time.Second // A50: max(base, max)
+	config.BaseEjection, config.MaxEjection = 30*time.Second, time.Second
 	f = newFleet(t, 3, config)
 	f.inARow(0)
 	if got := f.hosts[0].State().Until.Sub(f.now); got != 30*time.Second {
@@ -137,15 +137,15 @@ func TestReadmission(t *testing.T) {
 		t.Error("not exactly one probe is due")
 	}
 	// Probes that fail come ever less often, up to the base ejection, for as long as it takes. There is no jitter: see newFleet.
-	for _, pause := range []time.Duration{5, 10, 20, 30, 30, 30} {
+	for _, pause := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second, 30 * time.Second} {
 		host.Probed(f.now, errProbe)
-		if got := host.State().Until.Sub(f.now); got != pause*time.Second {
-			t.Errorf("next after %v, want %v", got, pause*time.Second)
+		if got := host.State().Until.Sub(f.now); got != pause {
+			t.Errorf("next after %v, want %v", got, pause)
 		}
 		if host.BeginProbe(f.now) {
 			t.Error("probed again at once")
 		}
-		f.pass(pause*time.Second - 1)
+		f.pass(pause - 1)
 		if host.BeginProbe(f.now) {
 			t.Error("probed again too soon")
 		}

@@ -56,8 +56,9 @@ type State struct {
 
 // Change tells of a change of phase: the state after it.
 type Change struct {
-	From Phase
 	State
+
+	From Phase
 }
 
 // Host is the record of one instance. It outlives the sets that hold it: an instance that leaves and returns goes on where it was, if its

@@ -53,8 +53,9 @@ func (h *Host) stepsBackLocked() bool { return h.state.Phase == Serving && h.mul
 
 // sample is what a host that serves did in the interval.
 type sample struct {
-	host *Host
 	counts
+
+	host *Host
 }
 
 func (s sample) successRate() float64       { return float64(s.successes) / float64(s.total()) }
@@ -68,7 +69,7 @@ func (d *Detector) endIntervalLocked(now time.Time) (busy bool) {
 	samples := make([]sample, 0, len(d.hosts))
 	for _, host := range d.hosts {
 		counted := host.counts()
-		s := sample{host, counts{counted.successes - host.seen.successes, counted.failures - host.seen.failures}}
+		s := sample{host: host, counts: counts{counted.successes - host.seen.successes, counted.failures - host.seen.failures}}
 		host.seen = counted
 		busy = busy || s.total() > 0
 		if host.state.Phase == Serving {

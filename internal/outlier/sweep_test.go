@@ -135,8 +135,20 @@ func TestFailurePercentage(t *testing.T) {
 func TestMaximumShare(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ size, percent, want int }{
-		{10, 10, 1}, {10, 19, 1}, {10, 20, 2}, {10, 29, 2}, {10, 0, 1}, {10, 100, 9}, {5, 10, 1}, {3, 50, 1}, {3, 67, 2}, {2, 10, 1}, {2, 100, 1},
-		{1, 100, 0}, {100, 10, 10}, {0, 10, 0},
+		{10, 10, 1},
+		{10, 19, 1},
+		{10, 20, 2},
+		{10, 29, 2},
+		{10, 0, 1},
+		{10, 100, 9},
+		{5, 10, 1},
+		{3, 50, 1},
+		{3, 67, 2},
+		{2, 10, 1},
+		{2, 100, 1},
+		{1, 100, 0},
+		{100, 10, 10},
+		{0, 10, 0},
 	} {
 		config := defaults()
 		config.MaxEjectedPercent = row.percent

@@ -40,7 +40,7 @@ func (i *instance) probe(ctx context.Context, spoken Protocol) (err error) {
 
 // probe asks by one protocol. It also reports whether gRPC proved not to get through.
 func probe(ctx context.Context, chosen *wire, name string) (blocked bool, err error) {
-	line := &direct{wire: chosen}
+	line := &direct{wire: chosen, exchange: &exchange{}}
 	status, err := CheckHealth(ctx, line, name)
 	blocked = line.exchange.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
 	switch {
@@ -56,14 +56,14 @@ func probe(ctx context.Context, chosen *wire, name string) (blocked bool, err er
 // direct is a [connect.Transport] for one exchange with one instance.
 type direct struct {
 	wire     *wire
-	exchange exchange
+	exchange *exchange
 }
 
 var _ connect.Transport = (*direct)(nil)
 
 // NewClientStream reserves a connection and opens the stream on it.
 func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	d.exchange.Context = ctx
+	d.exchange = &exchange{Context: ctx}
 	conn, err := d.wire.pool.Acquire(ctx)
 	if err != nil {
 		if ctxErr := ctx.Err(); ctxErr != nil {
@@ -72,12 +72,12 @@ func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connec
 		return nil, unavailable(err)
 	}
 	d.exchange.conn = conn
-	stream, err := d.wire.transport.NewClientStream(&d.exchange, spec)
+	stream, err := d.wire.transport.NewClientStream(d.exchange, spec)
 	if err != nil {
 		d.exchange.finish()
 		return nil, err
 	}
-	return &directStream{ClientStream: stream, exchange: &d.exchange}, nil
+	return &directStream{ClientStream: stream, exchange: d.exchange}, nil
 }
 
 // offersNone reports whether the instance answered, and what it answered says nothing of its health: that it does not offer the service, or

@@ -92,7 +92,7 @@ func (f *proberFixture) works() bool {
 }
 
 // expectWorks waits until nothing happens any more without time passing, and checks whether there is a goroutine.
-func (f *proberFixture) expectWorks(when string, want bool) { //nolint:revive // want is what is expected, not a mode
+func (f *proberFixture) expectWorks(when string, want bool) {
 	f.t.Helper()
 	synctest.Wait()
 	if f.works() != want {
@@ -176,9 +176,9 @@ func TestProberReadmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newProberFixture(t, nil)
 		targets := f.targets(3, nil)
-		failures := 2
+		var asked atomic.Int64
 		targets[0].answer = func(context.Context) error {
-			if failures--; failures >= 0 {
+			if asked.Add(1) <= 2 {
 				return errSick
 			}
 			return nil
@@ -384,13 +384,15 @@ func TestProberNeverMissesAWake(t *testing.T) {
 	})
 	f.current.Store(&[]probeTarget{&fakeTarget{host: host, load: &f.load, most: &f.most}})
 	f.detector.SetHosts([]*outlier.Host{host, f.detector.NewHost(nil)})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	for round := range 2000 {
 		if !host.Failed(time.Now()) {
 			t.Fatalf("round %d: not ejected: %+v", round, host.State())
 		}
 		select {
 		case <-readmitted:
-		case <-time.After(20 * time.Second):
+		case <-ctx.Done():
 			t.Fatalf("round %d: never re-admitted: %+v", round, host.State())
 		}
 	}
