@@ -19,7 +19,8 @@ const (
 	// CheckGRPC lets the agent call grpc.health.v1.Health/Check on the instance, whose address it must reach. It asks for the name in the
 	// instance's [registry.MetadataHealth], which rpc.Server sets, and else for the server as a whole. The default.
 	CheckGRPC CheckKind = "grpc"
-	// CheckTTL lets the registering process tell the agent that it lives, every third of [CheckConfig.TTL].
+	// CheckTTL lets the registering process tell the agent that it lives, and how it is ([registry.Registration.SetHealth]): when that changes, and
+	// at least every third of [CheckConfig.TTL].
 	CheckTTL CheckKind = "ttl"
 	// CheckNone is no check: the instance is found until it is deregistered, also after a crash.
 	CheckNone CheckKind = "none"
@@ -62,7 +63,9 @@ type Config struct {
 	Address string `koanf:"address"`
 	// Token is the ACL token to send. Default $CONSUL_HTTP_TOKEN, if no token file is given.
 	Token string `koanf:"token"`
-	// TokenFile holds the ACL token. It is read for every request, so that a rotated token is used at once. Default $CONSUL_HTTP_TOKEN_FILE.
+	// TokenFile holds the ACL token. It is read for every request, so that a rotated token is used at once. Instances are registered again with it,
+	// within VerifyInterval or a third of the check's TTL: the agent goes on using the token that registered an instance, so that one should live
+	// as long beside the new one. Default $CONSUL_HTTP_TOKEN_FILE.
 	TokenFile string `koanf:"token_file"`
 	// Datacenter to query if the target has no dc. Default the agent's.
 	Datacenter string `koanf:"datacenter"`
@@ -106,7 +109,8 @@ type Config struct {
 
 	// Check is the health check of registered instances.
 	Check CheckConfig `koanf:"check"`
-	// VerifyInterval is how often the agent is asked whether it still knows a registered instance, which is registered again if not. Default 10s.
+	// VerifyInterval is after what time, less up to a quarter of it at random, the agent is asked again whether it still knows a registered instance,
+	// which is registered again if not. Default 10s.
 	VerifyInterval time.Duration `koanf:"verify_interval"`
 
 	// Logger is told of changes of state: Consul out of reach and back, access refused, instances left out. Default [slog.Default].

@@ -422,7 +422,7 @@ func TestIntegrationChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(os.Stdout, childRegistered+"\n"); err != nil {
+	if _, err := os.Stdout.WriteString(childRegistered + "\n"); err != nil {
 		t.Fatal(err)
 	}
 	<-t.Context().Done() // until it is killed

@@ -154,7 +154,7 @@ func (s *suite) concurrentUse() {
 			for range 2 {
 				registration, err := s.Registry.Register(s.Context(), instance)
 				if err == nil {
-					err = registration.Deregister(s.Context())
+					err = s.useWhileDeregistering(registration)
 				}
 				if err == nil {
 					_, err = s.Registry.Register(s.Context(), instance)
@@ -193,6 +193,26 @@ func (s *suite) concurrentUse() {
 		}
 		s.awaitAddresses(s.watch(s.Registry, s.target(service)), want...)
 	}
+}
+
+// useWhileDeregistering does all that a registration offers at once. Whether an update comes before or after the end, it brings nothing back.
+func (s *suite) useWhileDeregistering(registration registry.Registration) error {
+	var group sync.WaitGroup
+	errs := make(chan error, 2)
+	group.Go(func() {
+		registration.SetHealth(registry.HealthWarning, "leaving")
+		if err := registration.Update(s.Context(), 1, nil); err != nil && !errors.Is(err, registry.ErrClosed) {
+			errs <- err
+		}
+	})
+	group.Go(func() { errs <- registration.Deregister(s.Context()) })
+	group.Wait()
+	close(errs)
+	var problems []error
+	for err := range errs {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
 }
 
 func cmpID(a, b registry.Instance) int { return strings.Compare(a.ID, b.ID) }
