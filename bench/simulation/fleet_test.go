@@ -30,10 +30,15 @@ func newServer(number, slots int, slowing func() float64) *server {
 
 func steady(factor float64) func() float64 { return func() float64 { return factor } }
 
-// serve takes as long as a call takes.
+// serve takes as long as a call takes. It ends at odd nanoseconds, where calls begin at even ones: what happens at the same time happens in any
+// order, and the numbers would not be the same each time.
 func (s *server) serve(work time.Duration) {
 	s.slots <- struct{}{}
-	time.Sleep(time.Duration(float64(work) * s.slowing())) //nolint:forbidigo // on synctest's clock
+	took := time.Duration(float64(work) * s.slowing())
+	if time.Now().Add(took).UnixNano()%2 == 0 {
+		took++
+	}
+	time.Sleep(took) //nolint:forbidigo // on synctest's clock
 	<-s.slots
 }
 
@@ -95,8 +100,9 @@ func (f *fleet) run(rate float64, work, duration time.Duration) []call {
 	var mu sync.Mutex
 	var calls []call
 	var wg sync.WaitGroup
+	time.Sleep(time.Duration(time.Now().UnixNano() & 1)) //nolint:forbidigo // on synctest's clock
 	for end := time.Now().Add(duration); time.Now().Before(end); {
-		time.Sleep(time.Duration(f.random.ExpFloat64() / rate * float64(time.Second))) //nolint:forbidigo // on synctest's clock
+		time.Sleep(time.Duration(f.random.ExpFloat64()/rate*float64(time.Second)) &^ 1) //nolint:forbidigo // on synctest's clock
 		c := f.clients[f.random.IntN(len(f.clients))]
 		demand := time.Duration(f.random.ExpFloat64() * float64(work))
 		began := time.Now()

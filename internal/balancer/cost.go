@@ -53,7 +53,7 @@ func (p *Picker) better(challenger, drawn int, now int64) bool {
 func (p *Picker) spills(remote, local int, now int64) bool {
 	one, other := &p.members[remote], &p.members[local]
 	knownA, knownB := estimate(one.stats.latency.Load()), estimate(other.stats.latency.Load())
-	if !knownA.warm() || one.stats.trust(knownA, ticks(now)) < minTrust {
+	if !knownA.warm() || one.stats.trust(knownA, one.stats.ticks(now)) < minTrust {
 		return one.stats.inFlight.Load() == 0 && other.stats.inFlight.Load() >= exploreLoad
 	}
 	a, b := knownA.value()+granularity, knownB.value()+granularity
@@ -70,8 +70,7 @@ func latencies(one, other *Stats, now int64) (a, b float64) {
 	}
 	a, b = knownA.value(), knownB.value()
 	if max(a, b) > slack*min(a, b)+granularity { // else they are alike at any age
-		at := ticks(now)
-		trustA, trustB := one.trust(knownA, at), other.trust(knownB, at)
+		trustA, trustB := one.trust(knownA, one.ticks(now)), other.trust(knownB, other.ticks(now))
 		if trustA+trustB == 0 {
 			return 1, 1
 		}

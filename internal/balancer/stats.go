@@ -31,8 +31,9 @@ type Stats struct {
 	failures  atomic.Int32  // in a row
 
 	fadePerTick, slowStart float64 // slowStart in nanoseconds
+	born                   int64   // what ticks are counted from, by nanos
 
-	_ [16]byte // fills the cache line, so that instances do not slow each other down
+	_ [8]byte // fills the cache line, so that instances do not slow each other down
 }
 
 const (
@@ -55,7 +56,9 @@ const (
 // NewStats returns the statistics of an instance of which nothing is known yet.
 func NewStats(config Config) *Stats {
 	config = config.withDefaults()
-	return &Stats{fadePerTick: nanosPerTick / (fadeOut * float64(config.Decay)), slowStart: float64(config.SlowStart)}
+	return &Stats{
+		fadePerTick: nanosPerTick / (fadeOut * float64(config.Decay)), slowStart: float64(config.SlowStart), born: nanos(time.Now()),
+	}
 }
 
 // Begin counts an attempt in. One End has to follow.
@@ -152,7 +155,7 @@ func raised(known estimate, at uint32, latency float64) estimate {
 }
 
 func (s *Stats) update(now time.Time, next func(known estimate, at uint32) estimate) {
-	at := ticks(nanos(now))
+	at := s.ticks(nanos(now))
 	for {
 		known := s.latency.Load()
 		changed := uint64(next(estimate(known), at))
@@ -194,7 +197,8 @@ func (e estimate) warm() bool     { return e != 0 && e>>63 == 0 }
 
 const nanosPerTick = 1 << 20
 
-func ticks(nanos int64) uint32 { return uint32(nanos / nanosPerTick) } //nolint:gosec // wraps, as said above
+// ticks of one instance begin with it, and not with the process, so that a simulation on a clock of its own sees the same ones each time.
+func (s *Stats) ticks(now int64) uint32 { return uint32((now - s.born) / nanosPerTick) } //nolint:gosec // wraps, as said at estimate
 
 // nanos returns a time as a number that is not 0.
 func nanos(now time.Time) int64 { return int64(now.Sub(epoch)) | 1 }
