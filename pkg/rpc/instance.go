@@ -244,15 +244,14 @@ func (i *instance) acquirePermit() permit {
 func (i *instance) finish(permit permit, result outcome, latency time.Duration) {
 	i.calls.Add(1)
 	seen := balancer.OutcomeNone
-	switch result {
-	case outcomeFailure:
+	switch {
+	case result == outcomeFailure:
 		i.fails.Add(1)
 		seen = balancer.OutcomeFailed
-	case outcomeSuccess:
-		if latency > 0 {
-			seen = balancer.OutcomeAnswered
-		}
-	case outcomeNone:
+	case latency > 0 && result == outcomeSuccess:
+		seen = balancer.OutcomeAnswered
+	case latency > 0:
+		seen = balancer.OutcomeUnanswered // its caller waited for so long in vain
 	}
 	now := time.Now()
 	defer i.stats.End(now, latency, seen) // also if a change is logged by a handler that panics
