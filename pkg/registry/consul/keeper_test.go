@@ -137,10 +137,11 @@ func TestManyDoNotComeAtOnce(t *testing.T) {
 				const servers = 300
 				f := newFakeAgent()
 				r, _ := open(t, f, kind(check))
+				registrations := make([]registry.Registration, servers)
 				for number := range servers {
 					given := instance()
 					given.ID, given.Port = fmt.Sprintf("auth-%d", number), number+1
-					register(t, r, given)
+					registrations[number] = register(t, r, given)
 				}
 				most := func(path string, since time.Time) (total, most int) { // in any tenth of a second
 					tenths := make(map[time.Duration]int)
@@ -163,6 +164,9 @@ func TestManyDoNotComeAtOnce(t *testing.T) {
 				}
 				f.answerWith(always(http.StatusInternalServerError, "down"))
 				f.set()
+				for _, registration := range registrations { // they lose their database at the same moment, and fail to say so
+					registration.SetHealth(registry.HealthWarning, "no database")
+				}
 				pass(30 * time.Second)
 				f.answerWith(nil)
 				began = time.Now()
