@@ -22,9 +22,6 @@ func NewOver(config Config, connect func(ctx context.Context, network, addr stri
 	return p
 }
 
-// PingFrame is what the pool sends.
-func PingFrame() []byte { return pingFrame }
-
 // Sleeps reports whether the pool has set no timer.
 func (p *Pool) Sleeps() bool {
 	p.mu.Lock()

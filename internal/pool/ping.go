@@ -6,13 +6,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // pingFrame is what asks the peer whether it is there (RFC 9113, section 6.7). net/http takes no notice of an answer to a ping that is
 // none of its own, but that the peer is alive.
-var pingFrame = []byte{0, 0, 8, byte(http2.FramePing), 0, 0, 0, 0, 0, 'g', 'o', 'p', 'l', 't', 0, 0, 0}
+const pingFrame = "\x00\x00\x08" + "\x06" + "\x00" + "\x00\x00\x00\x00" + "goplt\x00\x00\x00" // length, type, flags, stream, data
 
 var errPingTimeout = errors.New("peer did not answer a ping")
 
@@ -68,7 +66,7 @@ type pinger struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
-	asking   bool          // whether a ping is not answered
+	asking   bool // whether a ping is not answered
 	askedAt  time.Duration
 	interval time.Duration // by which the latest ping was due; 0 if there was none
 	stopped  bool
@@ -169,7 +167,7 @@ func (p *pinger) sendWanted() {
 		sendable := p.sent.fits() && !p.broken
 		if sendable {
 			p.wanted.Store(false)
-			_, err := p.conn.send(pingFrame)
+			_, err := p.conn.send([]byte(pingFrame))
 			if p.broken = err != nil; !p.broken {
 				p.pace.sent.Add(1)
 			}

@@ -14,8 +14,8 @@ import (
 // sink is a connection that keeps what is written to it, until it fails.
 type sink struct {
 	net.Conn
-
 	bytes.Buffer
+
 	err error
 }
 
@@ -38,7 +38,7 @@ func sentByClient(tb testing.TB) []byte {
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("block")}),
 			f.WriteContinuation(1, false, nil),
 			f.WriteContinuation(1, true, []byte("end of it")),
-			f.WriteData(1, false, bytes.Repeat(pingFrame, 3)),
+			f.WriteData(1, false, []byte(pingFrame+pingFrame)),
 			f.WriteData(1, true, nil),
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: []byte("block"), EndHeaders: true, EndStream: true}),
 			f.WriteRSTStream(3, http2.ErrCodeCancel),
@@ -131,10 +131,16 @@ func FuzzPingsBetweenFrames(f *testing.F) {
 func TestSlow(t *testing.T) {
 	t.Parallel()
 	pace := newPingPace(Config{Kind: HTTP2, PingInterval: 10 * time.Second})
-	for _, step := range []struct{ complainedOf, want time.Duration }{{10, 20}, {10, 20}, {20, 40}, {10, 40}, {40, 80}} {
-		pace.slow(step.complainedOf * time.Second)
-		if got := time.Duration(pace.interval.Load()); got != step.want*time.Second {
-			t.Errorf("after a complaint of %ds: %v, want %ds", step.complainedOf, got, step.want)
+	for _, step := range []struct{ complainedOf, want time.Duration }{
+		{10 * time.Second, 20 * time.Second},
+		{10 * time.Second, 20 * time.Second},
+		{20 * time.Second, 40 * time.Second},
+		{10 * time.Second, 40 * time.Second},
+		{40 * time.Second, 80 * time.Second},
+	} {
+		pace.slow(step.complainedOf)
+		if got := time.Duration(pace.interval.Load()); got != step.want {
+			t.Errorf("after a complaint of %v: %v, want %v", step.complainedOf, got, step.want)
 		}
 	}
 }

@@ -198,7 +198,7 @@ func TestPingBehindBlockedWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if _, err := acquire(t, p).RoundTrip(request); err == nil || time.Since(began) != 15*time.Second { //nolint:bodyclose // there is none
+		if _, err := acquire(t, p).RoundTrip(request); err == nil || time.Since(began) != 15*time.Second {
 			t.Errorf("got %v after %v, want an error after 15s", err, time.Since(began))
 		}
 		if stats := p.Stats(); stats.Pings != 0 {

@@ -100,9 +100,10 @@ func TestRace(t *testing.T) {
 				done := make(chan *raceConn, 10)
 				d.connect = func(ctx context.Context, _, addr string) (net.Conn, error) {
 					does := row.does[addr]
-					select {
-					case <-time.After(does.takes):
-					case <-ctx.Done():
+					attempt, cancel := context.WithTimeout(ctx, does.takes)
+					defer cancel()
+					<-attempt.Done()
+					if ctx.Err() != nil {
 						return nil, ctx.Err()
 					}
 					if does.refuse {
@@ -123,7 +124,7 @@ func TestRace(t *testing.T) {
 				}
 				got := fmt.Sprint(err)
 				if err == nil {
-					got = conn.(*raceConn).addr //nolint:errcheck,forcetypeassert // made above
+					got = conn.(*raceConn).addr
 				}
 				if got != row.want || took != row.after {
 					t.Errorf("got %s after %v, want %s after %v", got, took, row.want, row.after)

@@ -27,8 +27,12 @@ func inBubble(t *testing.T, test func(t *testing.T, kind pool.Kind)) {
 
 // pass lets time go by.
 func pass(duration time.Duration) {
-	time.Sleep(duration)
+	elapse(duration)
 	synctest.Wait()
+}
+
+func elapse(duration time.Duration) {
+	time.Sleep(duration) //nolint:forbidigo // by the clock of the bubble
 }
 
 // TestMaxAge: a connection in use is replaced before it is taken out, in time, and no caller waits for its successor, which takes as long
@@ -39,7 +43,7 @@ func TestMaxAge(t *testing.T) {
 		peer := newMemoryPeer(answering(kind))
 		peer.refuse = func() error {
 			if slow.Load() {
-				time.Sleep(time.Second)
+				elapse(time.Second)
 			}
 			return nil
 		}
@@ -131,6 +135,7 @@ func TestMaxAgeInFlight(t *testing.T) {
 		}()
 		pass(72*time.Minute + time.Second)
 		mustCall(t, p)
+		synctest.Wait()
 		if stats := p.Stats(); stats.Open != 2 || stats.InFlight != 1 || conn.Usable() {
 			t.Errorf("got %+v, want the old connection to finish its call beside the new one", stats)
 		}
@@ -196,8 +201,7 @@ func TestMaxAgeIsJittered(t *testing.T) {
 			minutes     time.Duration
 			least, most int64
 		}{{90, 55, 95}, {100, 30, 70}, {110, 5, 45}, {120, 0, 0}} {
-			time.Sleep(10*time.Minute + time.Second)
-			synctest.Wait()
+			pass(10*time.Minute + time.Second)
 			if open := peer.open.Load(); open < row.least || open > row.most {
 				t.Errorf("%d connections after %d minutes, want %d to %d", open, row.minutes, row.least, row.most)
 			}
@@ -299,7 +303,7 @@ func TestWarmSharesItsDial(t *testing.T) {
 	inBubble(t, func(t *testing.T, kind pool.Kind) {
 		peer := newMemoryPeer(answering(kind))
 		peer.refuse = func() error {
-			time.Sleep(time.Second)
+			elapse(time.Second)
 			return nil
 		}
 		config := config("192.0.2.1:1", kind)
@@ -391,14 +395,14 @@ func TestWarmBacksOff(t *testing.T) {
 		config.MinConnections, config.MaxConnections = 2, 4
 		p := peer.newPool(t, config)
 		p.Warm()
-		want := []time.Duration{0, 1, 2, 4, 8, 16, 30, 30, 30, 30}
+		want := []int{0, 1, 2, 4, 8, 16, 30, 30, 30, 30} // seconds
 		var last time.Time
 		for round, pause := range want {
 			first, second := <-peer.dials, <-peer.dials
 			if second.After(first) {
 				t.Errorf("round %d: the second dial came %v after the first", round, second.Sub(first))
 			}
-			if waited, around := first.Sub(last), pause*time.Second; round > 0 && (waited < around*8/10 || waited > around*12/10) {
+			if waited, around := first.Sub(last), time.Duration(pause)*time.Second; round > 0 && (waited < around*8/10 || waited > around*12/10) {
 				t.Errorf("round %d: after %v, want %v ± 20 %%", round, waited, around)
 			}
 			last = first
@@ -419,7 +423,7 @@ func TestWarmIsNoBusyLoop(t *testing.T) {
 			if _, err := greet(conn); err != nil {
 				return err
 			}
-			time.Sleep(10 * time.Millisecond)
+			elapse(10 * time.Millisecond)
 			return nil
 		})
 		config := config("192.0.2.1:1", pool.HTTP2)
