@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -81,4 +82,13 @@ func (s *stallLog) between(from, to time.Time) time.Duration {
 	}
 	first, last := max(0, at(from)-1), min(at(to), len(s.entries)-1)
 	return max(0, s.entries[last].total-s.entries[first].total)
+}
+
+// expectWithin fails unless what began is over in time, not counting what the machine had to wait.
+func expectWithin(t testing.TB, limit time.Duration, began time.Time, what string) {
+	t.Helper()
+	ended := time.Now()
+	if took := ended.Sub(began); took > limit && took-stalls.between(began, ended) > limit {
+		t.Errorf("%s took %v, want at most %v", what, took, limit)
+	}
 }
