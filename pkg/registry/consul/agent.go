@@ -90,11 +90,12 @@ func (a *agent) rotates() bool {
 // share returns how long a query of one of the feeds may wait: less than wanted where there are more feeds than turns, so that each has a turn in
 // every [turnInterval].
 func (a *agent) share(wanted time.Duration) time.Duration {
-	feeds := time.Duration(a.feeds.Load())
-	if turns := time.Duration(a.maxQueries); feeds > turns {
-		return min(wanted, max(turnInterval*turns/feeds, time.Millisecond))
+	feeds := a.feeds.Load()
+	if feeds <= int64(a.maxQueries) {
+		return wanted
 	}
-	return wanted
+	each := time.Duration(int64(turnInterval) * int64(a.maxQueries) / feeds)
+	return min(wanted, max(each, time.Millisecond))
 }
 
 // readNow lets a feed ask for what is there now, when few enough do so.

@@ -103,9 +103,18 @@ func (l link) heard(latest news) {
 	failed := latest.err != nil && latest.errs != c.links[l.at].errs
 	c.links[l.at] = latest
 	c.choose()
-	if failed && (c.serving < 0 || l.at <= c.serving) { // of those in reserve only the log and the status tell
+	if failed && c.matters(l.at) {
 		c.publishError(latest.err)
 	}
+}
+
+// matters reports whether the failure of a datacenter is news to who watches: it serves, or would if it could. Of those in reserve only the log and
+// the status tell.
+func (c *chain) matters(at int) bool {
+	if c.serving >= 0 {
+		return at <= c.serving
+	}
+	return !c.patient || !slices.ContainsFunc(c.links[:at], func(l news) bool { return l.set == nil && l.err == nil })
 }
 
 // choose publishes the set of the first datacenter that has instances. One that has never answered is passed over, once it failed or was silent for

@@ -33,8 +33,8 @@ func (f *fakeAgent) cut(names ...string) {
 	})
 }
 
-// serving returns which question's instances stand, as the status says.
-func serving(t *testing.T, r *consul.Registry) string {
+// servingOf returns which question's instances stand, as the status says.
+func servingOf(t *testing.T, r *consul.Registry) string {
 	t.Helper()
 	for _, status := range r.Status() {
 		if status.Target == "consul:///auth?dc=eu&failover=us%2Cap" {
@@ -61,7 +61,7 @@ func TestFailover(t *testing.T) {
 		if took := time.Since(began); took < 2*time.Second || took > 3*time.Second {
 			t.Errorf("failed over after %v, want the grace of an empty set", took)
 		}
-		if got := serving(t, r); got != "consul:///auth?dc=us" {
+		if got := servingOf(t, r); got != "consul:///auth?dc=us" {
 			t.Errorf("the status says that %q serves", got)
 		}
 		f.setIn("us", entry("us-1", 80), entry("us-2", 80))
@@ -98,7 +98,7 @@ func TestFailoverIsNotForErrors(t *testing.T) {
 		f.cut("eu")
 		expectError(t, w, nil)
 		untilQuiet(t, w, time.Minute)
-		if got := serving(t, r); got != "consul:///auth?dc=eu" {
+		if got := servingOf(t, r); got != "consul:///auth?dc=eu" {
 			t.Errorf("the status says that %q serves", got)
 		}
 		f.cut("us", "ap") // those in reserve are nobody's trouble

@@ -38,7 +38,9 @@ const (
 	ConsistencyConsistent Consistency = "consistent"
 )
 
-var consistencies = []Consistency{ConsistencyStale, ConsistencyDefault, ConsistencyConsistent}
+func consistencies() []Consistency {
+	return []Consistency{ConsistencyStale, ConsistencyDefault, ConsistencyConsistent}
+}
 
 // TaggedAddress is a kind of address that a service or a node has in Consul beside its plain one.
 type TaggedAddress string
@@ -54,7 +56,9 @@ const (
 	AddressWANIPv6 TaggedAddress = "wan_ipv6"
 )
 
-var taggedAddresses = []TaggedAddress{AddressLAN, AddressLANIPv4, AddressLANIPv6, AddressWAN, AddressWANIPv4, AddressWANIPv6}
+func taggedAddresses() []TaggedAddress {
+	return []TaggedAddress{AddressLAN, AddressLANIPv4, AddressLANIPv6, AddressWAN, AddressWANIPv4, AddressWANIPv6}
+}
 
 // Config configures a [Registry]. Start from [DefaultConfig]: the zero value is not valid. The tags are the keys of the configuration file.
 type Config struct {
@@ -76,8 +80,8 @@ type Config struct {
 	Namespace string `koanf:"namespace"`
 	// Partition to query and register in; Consul Enterprise only. Default $CONSUL_PARTITION, else the agent's.
 	Partition string `koanf:"partition"`
-	// TaggedAddress is the kind of address that instances are called at, where a target does not say: lan, wan, lan_ipv4, lan_ipv6, wan_ipv4 or wan_ipv6.
-	// An instance that has no such address is called at its plain one. Default the plain address.
+	// TaggedAddress is the kind of address that instances are called at, where a target does not say: lan, wan, lan_ipv4, lan_ipv6, wan_ipv4 or
+	// wan_ipv6. An instance that has no such address is called at its plain one. Default the plain address.
 	TaggedAddress TaggedAddress `koanf:"tagged_address"`
 	// TLS protects the connection to an agent whose address begins with https, and then defaults to what $CONSUL_CACERT, $CONSUL_CAPATH,
 	// $CONSUL_CLIENT_CERT with $CONSUL_CLIENT_KEY, and $CONSUL_TLS_SERVER_NAME say.
@@ -178,7 +182,8 @@ const (
 // DefaultConfig returns the defaults that the fields of [Config] name. Those from the environment are read by [New].
 func DefaultConfig() Config {
 	return Config{
-		Wait: maxWait, MaxQueries: 100, QueryInterval: 10 * time.Second, Consistency: ConsistencyStale, MaxStale: 30 * time.Second, EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
+		Wait: maxWait, MaxQueries: 100, QueryInterval: 10 * time.Second, Consistency: ConsistencyStale, MaxStale: 30 * time.Second,
+		EmptyGrace: 2 * time.Second, RemovalGrace: 3 * time.Second,
 		VerifyInterval: 10 * time.Second,
 		Snapshot:       SnapshotConfig{MaxAge: 24 * time.Hour},
 		Check: CheckConfig{
@@ -230,13 +235,13 @@ func (c Config) validate(addressKey string) error {
 	}
 	err := validateFailover(c.Datacenter, c.Failover)
 	check("failover", err == nil, fmt.Sprintf("%q", c.Failover), fmt.Sprintf("a list of other datacenters: %v", err))
-	check("tagged_address", c.TaggedAddress == AddressPlain || slices.Contains(taggedAddresses, c.TaggedAddress), quoted(string(c.TaggedAddress)),
-		"empty or one of "+list(taggedAddresses))
+	check("tagged_address", c.TaggedAddress == AddressPlain || slices.Contains(taggedAddresses(), c.TaggedAddress), quoted(string(c.TaggedAddress)),
+		"empty or one of "+list(taggedAddresses()))
 	check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), quoted(c.TLS.KeyFile), "set together with tls.cert_file")
 	check("wait", 0 < c.Wait && c.Wait <= maxWait, c.Wait, "above 0 and at most 1m")
 	check("max_queries", 1 <= c.MaxQueries && c.MaxQueries <= maxQueries, c.MaxQueries, "within 1 to 150")
 	check("query_interval", c.QueryInterval >= time.Second, c.QueryInterval, "at least 1s")
-	check("consistency", slices.Contains(consistencies, c.Consistency), quoted(string(c.Consistency)), "one of "+list(consistencies))
+	check("consistency", slices.Contains(consistencies(), c.Consistency), quoted(string(c.Consistency)), "one of "+list(consistencies()))
 	check("max_stale", c.MaxStale >= 0, c.MaxStale, "0 or more")
 	check("empty_grace", c.EmptyGrace >= 0, c.EmptyGrace, "0 or more")
 	check("removal_grace", c.RemovalGrace >= 0, c.RemovalGrace, "0 or more")

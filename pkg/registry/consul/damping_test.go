@@ -65,7 +65,7 @@ func TestRemovalIsDampedAndAdditionIsNot(t *testing.T) {
 
 		f.set(twoWith(api.HealthCritical)...)
 		expectHealth(t, w, "1 passing 5", "2 critical 2")
-		time.Sleep(2 * time.Second) // of the test's own time
+		pass(2 * time.Second) // of the test's own time
 		f.set(twoWith(api.HealthPassing)...)
 		expectHealth(t, w, "1 passing 5", "2 passing 5") // it never left
 		untilQuiet(t, w, 10*time.Second)
@@ -130,7 +130,7 @@ func TestFlappingCheckTearsDownNothing(t *testing.T) {
 					r, _ := open(t, f)
 					w := watch(t, r)
 					expect(t, w, "1", "2")
-					time.Sleep(offset)
+					pass(offset)
 					var flapping sync.WaitGroup
 					flapping.Go(func() {
 						for at := range int(time.Minute / row.period * 2) {
@@ -139,7 +139,7 @@ func TestFlappingCheckTearsDownNothing(t *testing.T) {
 								next[1].Checks[1].ModifyIndex = uint64(100 + at)
 							}
 							f.set(next...)
-							time.Sleep(row.period / 2) // of the test's own time
+							pass(row.period / 2) // of the test's own time
 						}
 					})
 					before := len(healthQueries(f))
@@ -210,7 +210,7 @@ func TestOutageRestartsTheGrace(t *testing.T) {
 		expectHealth(t, w, "1 passing 5", "2 critical 5")
 		f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
 		expectError(t, w, nil)
-		time.Sleep(10 * time.Second) // of the test's own time
+		pass(10 * time.Second) // of the test's own time
 		f.answerWith(nil)
 		began := time.Now()
 		for {

@@ -14,8 +14,8 @@ import (
 const restoredGrace = time.Minute
 
 // confirm asks for what was just found to be empty a second time, such that no lagging server can answer. If it is empty still, that takes effect
-// after the grace, if there is anything to keep until then. Instances that are all critical are asked for twice too, after their own grace: this is one
-// rule, and costs one query. Only where all are in maintenance is there nothing to wait for, as somebody took each of them out.
+// after the grace, if there is anything to keep until then. Instances that are all critical are asked for twice too, after their own grace: this is
+// one rule, and costs one query. Only where all are in maintenance is there nothing to wait for, as somebody took each of them out.
 func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	f.index = 0 // the answer that is to be confirmed was not published: if this ends early, the next query must not wait for a later one
 	got, err := f.ask(ctx, ConsistencyConsistent)

@@ -161,8 +161,8 @@ func (f *feed) read(ctx context.Context) ([]registry.Instance, error) {
 	return f.accept(got)
 }
 
-// await asks for the next change, in its turn. What is due earlier than the answer, and a turn that does not come in time, make it a question for what
-// is there now.
+// await asks for the next change, in its turn. What is due earlier than the answer, and a turn that does not come in time, make it a question for
+// what is there now.
 func (f *feed) await(ctx context.Context, mode Consistency) (answer, error) {
 	if f.index == 0 {
 		return f.ask(ctx, mode)

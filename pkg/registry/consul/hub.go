@@ -9,7 +9,7 @@ type chainKey struct {
 }
 
 // source returns what a watcher of the questions listens to, and what ends that. The caller holds the mutex.
-func (r *Registry) source(asked []question) (source, func(), error) {
+func (r *Registry) source(asked []question) (source, func(), error) { //nolint:ireturn // a feed or a chain
 	if len(asked) == 1 {
 		found, err := r.feed(asked[0])
 		return found, func() { r.leaveFeeds(found) }, err
@@ -55,7 +55,8 @@ func (r *Registry) leaveFeeds(left ...*feed) {
 	var unused []*feed
 	r.mu.Lock()
 	for _, feed := range left {
-		if feed.users--; feed.users == 0 {
+		feed.users--
+		if feed.users == 0 {
 			delete(r.feeds, feed.question)
 			unused = append(unused, feed)
 		}

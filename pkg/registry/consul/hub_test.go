@@ -110,7 +110,7 @@ func TestAThousandWatchersShareOneQuery(t *testing.T) {
 		for _, w := range watchers {
 			expect(t, w, "2")
 		}
-		time.Sleep(time.Second) // of the test's own time
+		pass(time.Second) // of the test's own time
 		waiting := healthQueries(f)[2]
 		for at, w := range watchers {
 			if waiting.Context().Err() != nil {
@@ -197,7 +197,7 @@ func TestSlowWatcherSkips(t *testing.T) {
 		expect(t, slow, "1")
 		change := func(id string) {
 			f.set(entry(id, 80))
-			time.Sleep(time.Second) // of the test's own time
+			pass(time.Second) // of the test's own time
 		}
 		change("2")
 		change("3")
@@ -220,7 +220,7 @@ func TestAgentRestartReleasesNoHerd(t *testing.T) {
 
 		f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
 		began := time.Now()
-		time.Sleep(time.Minute) // of the test's own time
+		pass(time.Minute) // of the test's own time
 		services(f, count, "b")
 		f.answerWith(nil)
 		back := time.Now()
@@ -259,7 +259,7 @@ func TestRecoversSoonAfterALongOutage(t *testing.T) {
 		expect(t, w, "1")
 		f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
 		before := len(healthQueries(f))
-		time.Sleep(10 * time.Minute) // of the test's own time
+		pass(10 * time.Minute) // of the test's own time
 		if tries := len(healthQueries(f)) - before; tries > 1300 {
 			t.Errorf("%d tries in ten minutes", tries)
 		}
@@ -287,7 +287,7 @@ func TestProberLeaves(t *testing.T) {
 		watchers := watchServices(t, r, 2)
 		follow(t, watchers, "a")
 		f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
-		time.Sleep(time.Minute) // of the test's own time
+		pass(time.Minute) // of the test's own time
 		queries := healthQueries(f)
 		prober := queries[len(queries)-1].URL.Path
 		left := 0
@@ -297,7 +297,7 @@ func TestProberLeaves(t *testing.T) {
 		if err := watchers[left].Close(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		services(f, 2, "b")
 		f.answerWith(nil)
 		began := time.Now()
@@ -325,7 +325,7 @@ func TestMoreTargetsThanQueries(t *testing.T) {
 		watchers := watchServices(t, r, count)
 		follow(t, watchers, "a")
 		for _, id := range []string{"b", "c"} {
-			time.Sleep(time.Minute) // of the test's own time
+			pass(time.Minute) // of the test's own time
 			services(f, count, id)
 			if last := slices.Max(follow(t, watchers, id)); last > 16*time.Second {
 				t.Errorf("the last target has %s after %v", id, last)
@@ -333,7 +333,7 @@ func TestMoreTargetsThanQueries(t *testing.T) {
 		}
 		asked := make(map[string]int)
 		since := time.Now()
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		for _, q := range healthQueries(f) {
 			if q.at.After(since) {
 				asked[q.URL.Path]++

@@ -163,8 +163,9 @@ func mapEntry(entry *api.ServiceEntry, weight int, kind TaggedAddress) (instance
 	return instance, ""
 }
 
-// whereabouts returns the host and port that an entry is called at, in the order of Consul's own DNS: the service's address of the kind, the service's
-// plain one, and those of the node only for a service that has none. A node's public address is no place to look for a service that says where it is.
+// whereabouts returns the host and port that an entry is called at, in the order of Consul's own DNS: the service's address of the kind, the
+// service's plain one, and those of the node only for a service that has none. A node's public address is no place to look for a service that says
+// where it is.
 func whereabouts(entry *api.ServiceEntry, kind TaggedAddress) (host string, port int) {
 	service := entry.Service
 	host, port = service.Address, service.DefaultPort()

@@ -2,6 +2,7 @@ package consul_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -102,10 +103,7 @@ func (m *meters) collect(t *testing.T) map[string]int64 {
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seen := make(map[string]int64)
-	for name, count := range m.counts {
-		seen[name] = count
-	}
+	seen := maps.Clone(m.counts)
 	for _, callback := range m.callbacks {
 		if err := callback(t.Context(), observer{seen: seen}); err != nil {
 			t.Error(err)

@@ -69,16 +69,12 @@ func (o *outage) ended() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.over == nil {
-		return closedChannel
+		over := make(chan struct{})
+		close(over)
+		return over
 	}
 	return o.over
 }
 
 // await waits for a feed's turn to come back.
 func (o *outage) await(ctx context.Context) error { return o.comeback.Wait(ctx) }
-
-var closedChannel = func() <-chan struct{} {
-	closed := make(chan struct{})
-	close(closed)
-	return closed
-}()

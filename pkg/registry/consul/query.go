@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -28,7 +29,8 @@ type answer struct {
 	token       string        // that was sent
 }
 
-// find asks for the instances of a service, whatever their checks say, or those that a prepared query finds, of which Consul leaves out who is critical.
+// find asks for the instances of a service, whatever their checks say, or for those that a prepared query finds, of which Consul leaves out who is
+// critical.
 func (a *agent) find(ctx context.Context, q query) (answer, error) {
 	timeout := agentTimeout
 	if q.index > 0 {
@@ -65,6 +67,10 @@ func (a *agent) find(ctx context.Context, q query) (answer, error) {
 		}
 		if answered, ok := errors.AsType[*answeredError](err); ok {
 			answered.token = exchange.token
+			// Consul 1.22 calls a wrong filter its own fault. No other answer tells it from a cluster without a leader.
+			if q.filter != "" && answered.code == http.StatusInternalServerError && strings.Contains(answered.text, "boolean expression") {
+				answered.mark = ErrRefused
+			}
 		}
 		return answer{}, err
 	}

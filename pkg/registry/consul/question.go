@@ -12,7 +12,9 @@ import (
 )
 
 // parameters are those of targets, as the package's documentation lists them.
-var parameters = []string{"address", "consistency", "dc", "failover", "filter", "ns", "partition", "passing", "query", "tag"}
+func parameters() []string {
+	return []string{"address", "consistency", "dc", "failover", "filter", "ns", "partition", "passing", "query", "tag"}
+}
 
 // maxFilterBytes bounds a filter expression: Consul parses one for each query, and a longer one no URL may hold.
 const maxFilterBytes = 4 << 10
@@ -35,7 +37,7 @@ type question struct {
 // questions returns what a target asks: one question, or where it names datacenters to fail over to one for each, in order. Its errors match
 // [registry.ErrInvalidTarget].
 func (r *Registry) questions(target registry.Target) ([]question, error) {
-	if err := target.Check(Scheme, parameters...); err != nil {
+	if err := target.Check(Scheme, parameters()...); err != nil {
 		return nil, err
 	}
 	asked := question{
@@ -107,10 +109,10 @@ func (q *question) set(name, value string) (err error) {
 	switch name {
 	case "address":
 		q.addresses = TaggedAddress(value)
-		err = oneOf(q.addresses, taggedAddresses)
+		err = oneOf(q.addresses, taggedAddresses())
 	case "consistency":
 		q.consistency = Consistency(value)
-		err = oneOf(q.consistency, consistencies)
+		err = oneOf(q.consistency, consistencies())
 	case "dc":
 		q.datacenter = value
 		err = validateName("datacenter", value)

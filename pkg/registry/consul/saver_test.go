@@ -1,6 +1,7 @@
 package consul_test
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"os"
@@ -121,7 +122,7 @@ func TestSnapshotIsNotUsed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				directory, _ := saved(t, "auth", entry("1", 80))
-				time.Sleep(row.age) // of the test's own time
+				pass(row.age) // of the test's own time
 				f := newFakeAgent()
 				f.answerWith(row.script)
 				changes := []func(*consul.Config){in(directory)}
@@ -166,24 +167,24 @@ func TestWhatIsSaved(t *testing.T) {
 		if read() != nil {
 			t.Error("saved at once; want a second later")
 		}
-		time.Sleep(1100 * time.Millisecond) // of the test's own time, here and below
+		pass(1100 * time.Millisecond) // of the test's own time, here and below
 		first := read()
 		if first == nil {
 			t.Fatal("nothing is saved")
 		}
-		time.Sleep(50 * time.Minute)
-		if string(read()) != string(first) {
+		pass(50 * time.Minute)
+		if !bytes.Equal(read(), first) {
 			t.Error("saved again without need")
 		}
-		time.Sleep(12 * time.Minute)
+		pass(12 * time.Minute)
 		second := read()
-		if string(second) == string(first) {
+		if bytes.Equal(second, first) {
 			t.Error("a set that does not change grows old")
 		}
 		f.set()
 		expect(t, w)
-		time.Sleep(2 * time.Second)
-		if string(read()) != string(second) {
+		pass(2 * time.Second)
+		if !bytes.Equal(read(), second) {
 			t.Error("an empty set is saved")
 		}
 		f.set(twoWith(api.HealthPassing)...)

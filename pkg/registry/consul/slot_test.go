@@ -213,7 +213,7 @@ func TestRegisterEvictsTheDeadAtItsAddress(t *testing.T) {
 		given := instance()
 		given.Metadata = map[string]string{registry.MetadataHealth: given.ID}
 		registration := register(t, r, given)
-		time.Sleep(time.Second) // of the test's own time, until the watch that is shared has seen it
+		pass(time.Second) // of the test's own time, until the watch that is shared has seen it
 		expect(t, watch(t, r), "auth-1", "host", "port")
 		expect(t, watch(t, r, "audit"), "service")
 		if got := logged.count("left=dead"); got != 1 {

@@ -33,7 +33,7 @@ func TestStatus(t *testing.T) {
 			!waiting.Answered.IsZero() {
 			t.Errorf("before the first Next: %+v", waiting)
 		}
-		time.Sleep(time.Second) // of the test's own time
+		pass(time.Second) // of the test's own time
 		began := time.Now()
 		expect(t, w, "1", "2")
 		synctest.Wait()
@@ -56,7 +56,7 @@ func TestStatus(t *testing.T) {
 		statusOf(t, r, consul.StateRefused)
 		f.answerWith(nil)
 		f.set()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if grace := statusOf(t, r, consul.StateEmptyGrace); grace.Instances != 2 || grace.Err != nil {
 			t.Errorf("in the grace: %+v", grace)
 		}

@@ -75,8 +75,8 @@ func (f *feed) recovered() {
 	}
 }
 
-// pause waits out the time after a failure: less if access was denied and the credentials have changed since, or if the agent was out of reach and answers
-// another feed. Those that return share a limit.
+// pause waits out the time after a failure: less if access was denied and the credentials have changed since, or if the agent was out of reach and
+// answers another feed. Those that return share a limit.
 func (f *feed) pause(ctx context.Context) error {
 	if f.trouble.failures == 0 {
 		return nil

@@ -2,6 +2,7 @@ package consul_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -149,4 +150,17 @@ func (letters) Read(into []byte) (int, error) {
 		into[at] = 'a'
 	}
 	return len(into), nil
+}
+
+// Consul 1.22 answers 500 to a filter that it cannot parse.
+func TestWrongFilterIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent()
+		f.answerWith(always(http.StatusInternalServerError, `Failed to create boolean expression evaluator: 1:10 (9): no match found`))
+		r, _ := open(t, f)
+		expectError(t, watch(t, r, "consul:///auth?filter=Service.X"), consul.ErrRefused)
+		if err := expectError(t, watch(t, r), nil); errors.Is(err, consul.ErrRefused) {
+			t.Errorf("without a filter: %v", err)
+		}
+	})
 }
