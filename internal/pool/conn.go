@@ -55,10 +55,6 @@ func (c *Conn) Usable() bool {
 	return !c.retired.Load() && !c.observed.goAway.Load() && c.client.Err() == nil
 }
 
-// RefusedAll reports whether the peer announced, with the last stream of a GOAWAY (RFC 9113, section 6.8), to have processed no request of
-// the connection, ever. net/http does not say so of a connection's first request where the GOAWAY has an error code.
-func (c *Conn) RefusedAll() bool { return c.observed.refusedAll.Load() }
-
 // reserve takes a slot, if the connection has one free.
 func (c *Conn) reserve() bool {
 	if !c.Usable() {

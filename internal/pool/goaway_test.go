@@ -126,37 +126,6 @@ func TestGoAwayWhileReserved(t *testing.T) {
 	eventually(t, "no connection is left", func() bool { return p.Len() == 0 })
 }
 
-// TestRefusedAll: a GOAWAY tells whether any request was processed, also where it has an error code, and before the first call fails of it.
-func TestRefusedAll(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		lastStream uint32
-		code       http2.ErrCode
-		want       bool
-	}{{0, http2.ErrCodeNo, true}, {0, http2.ErrCodeEnhanceYourCalm, true}, {1, http2.ErrCodeEnhanceYourCalm, false}} {
-		peer := startPeer(t, func(_ int64, conn net.Conn) error {
-			s, err := greet(conn)
-			if err != nil {
-				return err
-			}
-			if _, err := s.awaitRequest(); err != nil {
-				return err
-			}
-			if err := s.WriteGoAway(row.lastStream, row.code, nil); err != nil {
-				return err
-			}
-			return nil
-		})
-		conn := acquire(t, newPool(t, config(peer.addr, pool.HTTP2)))
-		if conn.RefusedAll() {
-			t.Error("refused before anything was said")
-		}
-		if _, err := call(t.Context(), conn); err == nil || conn.RefusedAll() != row.want {
-			t.Errorf("%+v: got %v, refused all: %t", row, err, conn.RefusedAll())
-		}
-	}
-}
-
 // TestPeerClosesFreshConnection is row 25: whoever asks next gets a new connection.
 func TestPeerClosesFreshConnection(t *testing.T) {
 	t.Parallel()

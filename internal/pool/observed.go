@@ -35,9 +35,7 @@ type observedConn struct {
 	// it looks at goAway afterwards.
 	goAway    atomic.Bool
 	goingAway atomic.Pointer[func()]
-	// refusedAll is set when the peer announced to have processed no stream at all.
-	refusedAll atomic.Bool
-	calmed     bool // whether a complaint of the peer was heeded; used by Read alone
+	calmed    bool // whether a complaint of the peer was heeded; used by Read alone
 
 	pings *pinger // nil if there are none
 	// failure is why the connection was closed from this side, if there is a reason that its calls should see.
@@ -68,9 +66,6 @@ func (c *observedConn) Read(buffer []byte) (int, error) {
 	c.frames.scan(buffer[:n])
 	if told := c.frames.greeting; told == greetingHTTP1 || told == greetingOther {
 		c.greet(told)
-	}
-	if c.frames.explained && c.frames.lastStream == 0 {
-		c.refusedAll.Store(true)
 	}
 	if c.frames.goAway && !c.goAway.Swap(true) {
 		if goingAway := c.goingAway.Load(); goingAway != nil {

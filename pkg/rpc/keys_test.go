@@ -370,6 +370,36 @@ func TestKeyPoolMaxAge(t *testing.T) {
 	}
 }
 
+// TestKeyPoolMinConnections: connections are there before the first call, and come back; for the protocol that the instance is spoken to by.
+func TestKeyPoolMinConnections(t *testing.T) {
+	for _, speaks := range []protocols{http1And2, http1Only} {
+		listener := listen(t)
+		serveOn(t, listener, (&authHandler{}).mount(), speaks)
+		transport := newTransport(t, newScripted(instanceAt(t, "one", listener.Addr().String())), func(config *rpc.ClientConfig) {
+			config.Pool.MinConnections = 2
+		})
+		connections := func() int {
+			instances := transport.Status().Instances // which begins to watch
+			if len(instances) == 0 {
+				return 0
+			}
+			return instances[0].Connections
+		}
+		if speaks == http1Only {
+			if err := login(t.Context(), transport); err != nil { // learns the protocol
+				t.Fatal(err)
+			}
+		}
+		await(t, "two connections", func() bool { return connections() == 2 })
+		if err := login(t.Context(), transport); err != nil {
+			t.Fatal(err)
+		}
+		if got := connections(); got != 2 {
+			t.Errorf("%d connections after a call, want the two", got)
+		}
+	}
+}
+
 // TestKeyPoolPing: pings ask a silent peer whether it is there, if they are wanted, and close the connection to one that is not.
 func TestKeyPoolPing(t *testing.T) {
 	const silence = 150 * time.Millisecond
