@@ -112,27 +112,50 @@ type load struct {
 }
 
 const (
+	// callers is how many there are, and pause how often each of them calls, so that rows which run beside each other leave each other time.
 	callers = 4
-	// pause is how often each caller calls, so that rows which run beside each other leave each other time.
-	pause = 4 * time.Millisecond
+	pause   = 4 * time.Millisecond
+	// crowd is how many callers there are where calls are to be under way at any time: each calls again at once.
+	crowd = 16
 )
 
 // startLoad makes calls of the given kind, each with this time to succeed in. It ends with the test at the latest.
 func startLoad(t testing.TB, transport *rpc.Transport, executions *ledger, what kind, timeout time.Duration) *load {
 	t.Helper()
+	return startCallers(t, callers, pause, executions, what, func(this kind) outcome {
+		return invoke(context.Background(), transport, this, timeout) // those under way when the load ends are calls like the others
+	})
+}
+
+// startCrowd is startLoad with calls under way at any time.
+func startCrowd(t testing.TB, transport *rpc.Transport, executions *ledger, what kind, timeout time.Duration) *load {
+	t.Helper()
+	return startCallers(t, crowd, 0, executions, what, func(this kind) outcome {
+		return invoke(context.Background(), transport, this, timeout)
+	})
+}
+
+func startCallers(t testing.TB, callers int, pause time.Duration, executions *ledger, what kind, call func(kind) outcome) *load {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	l := &load{executions: executions, stopped: stop}
 	for caller := range callers {
 		l.callers.Go(func() {
-			ticker := time.NewTicker(pause)
-			defer ticker.Stop()
+			var next <-chan time.Time
+			if pause > 0 {
+				ticker := time.NewTicker(pause)
+				defer ticker.Stop()
+				next = ticker.C
+			}
 			for number := caller; ctx.Err() == nil; number++ {
 				this := what
 				if what == mixed {
 					this = kind(number % 2)
 				}
-				l.note(invoke(context.Background(), transport, this, timeout)) // those under way when the load ends are calls like the others
-				<-ticker.C
+				l.note(call(this))
+				if next != nil {
+					<-next
+				}
 			}
 		})
 	}

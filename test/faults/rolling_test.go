@@ -30,9 +30,9 @@ func TestRow42RollingRestart(t *testing.T) {
 			servers := members(t, reg, executions, 3)
 			transport := connect(t, cfg)
 			awaitServers(t, transport, servers...)
-			l := startLoad(t, transport, executions, mixed, 5*time.Second)
+			l := startCrowd(t, transport, executions, mixed, 10*time.Second)
 			for at, server := range servers {
-				l.goOn(t, 100)
+				l.goOn(t, 500)
 				if err := server.Stop(t.Context()); err != nil {
 					t.Errorf("stop: %v", err)
 				}
