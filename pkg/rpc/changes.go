@@ -31,8 +31,8 @@ type changes struct {
 	next   int
 }
 
-// note remembers and logs a change of an instance.
-func (c *changes) note(level slog.Level, i *instance, format string, args ...any) {
+// notef remembers and logs a change of an instance.
+func (c *changes) notef(level slog.Level, i *instance, format string, args ...any) {
 	change := Change{At: time.Now(), Instance: i.id, Addr: i.addr, What: fmt.Sprintf(format, args...)}
 	i.lastChange.Store(&change)
 	c.mu.Lock()

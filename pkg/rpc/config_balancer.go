@@ -65,7 +65,8 @@ func (c BalancerConfig) validate(v *validation) {
 	v.notNegative("balancer.slow_start", c.SlowStart)
 	v.positiveDuration("balancer.decay", c.Decay)
 	v.check("balancer.subset_size", c.SubsetSize >= 0, c.SubsetSize, "0 or more")
-	v.check("balancer.hash_header", c.HashHeader == "" || httpguts.ValidHeaderFieldName(c.HashHeader), fmt.Sprintf("%q", c.HashHeader), "the name of a header")
+	named := c.HashHeader == "" || httpguts.ValidHeaderFieldName(c.HashHeader)
+	v.check("balancer.hash_header", named, fmt.Sprintf("%q", c.HashHeader), "the name of a header")
 	v.check("balancer.hash_balance", c.HashBalance > 1 && c.HashBalance <= 100, c.HashBalance, "above 1 and at most 100")
 }
 

@@ -84,7 +84,7 @@ func newInstance(
 				if to == "open" {
 					i.stats.StartSlowly(time.Now()) // else its failures would keep the balancer from letting it be probed
 				}
-				changes.note(slog.LevelWarn, i, "has a circuit breaker that is %s, which was %s", to, from)
+				changes.notef(slog.LevelWarn, i, "has a circuit breaker that is %s, which was %s", to, from)
 			},
 		})
 	}
@@ -94,7 +94,7 @@ func newInstance(
 // learnHTTP remembers that gRPC does not get through to the instance, of which its other protocol has answered.
 func (i *instance) learnHTTP(evidence error) {
 	if !i.speaksHTTP.Swap(true) {
-		i.changes.note(slog.LevelWarn, i, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
+		i.changes.notef(slog.LevelWarn, i, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
 		i.keepWarm(ProtocolAuto)
 	}
 }
@@ -103,12 +103,12 @@ func (i *instance) learnHTTP(evidence error) {
 func (i *instance) ejectionChanged(change outlier.Change) {
 	switch change.Phase {
 	case outlier.Ejected:
-		i.changes.note(slog.LevelWarn, i, "is ejected for %v: %s", change.Until.Sub(change.Since).Round(time.Millisecond), change.Reason)
+		i.changes.notef(slog.LevelWarn, i, "is ejected for %v: %s", change.Until.Sub(change.Since).Round(time.Millisecond), change.Reason)
 	case outlier.AwaitingProbe:
-		i.changes.note(slog.LevelInfo, i, "awaits a probe: %s", change.Reason)
+		i.changes.notef(slog.LevelInfo, i, "awaits a probe: %s", change.Reason)
 	case outlier.Serving:
 		i.stats.StartSlowly(change.Since)
-		i.changes.note(slog.LevelInfo, i, "serves again: %s", change.Reason)
+		i.changes.notef(slog.LevelInfo, i, "serves again: %s", change.Reason)
 	}
 }
 
@@ -124,16 +124,17 @@ func hintsHTTP(described registry.Instance) bool {
 func (i *instance) describe(next registry.Instance) {
 	last := i.described.Swap(&next)
 	if last.Revision != next.Revision && i.speaksHTTP.Swap(hintsHTTP(next)) != hintsHTTP(next) {
-		i.changes.note(slog.LevelInfo, i, "registered anew: what was learned of its protocol is forgotten")
+		i.changes.notef(slog.LevelInfo, i, "registered anew: what was learned of its protocol is forgotten")
 	}
 	if last.Weight != next.Weight {
-		i.changes.note(slog.LevelInfo, i, "has weight %d instead of %d", next.Weight, last.Weight)
+		i.changes.notef(slog.LevelInfo, i, "has weight %d instead of %d", next.Weight, last.Weight)
 	}
 	if last.Zone != next.Zone {
-		i.changes.note(slog.LevelInfo, i, "is in zone %q instead of %q", next.Zone, last.Zone)
+		i.changes.notef(slog.LevelInfo, i, "is in zone %q instead of %q", next.Zone, last.Zone)
 	}
 	if last.Health != next.Health {
-		i.changes.note(slog.LevelInfo, i, "is %s in the registry, and was %s", cmp.Or(next.Health, "of unknown health"), cmp.Or(last.Health, "of unknown health"))
+		const unknown = "of unknown health"
+		i.changes.notef(slog.LevelInfo, i, "is %s in the registry, and was %s", cmp.Or(next.Health, unknown), cmp.Or(last.Health, unknown))
 	}
 }
 
@@ -175,7 +176,7 @@ func (i *instance) wireFor(protocol Protocol) *wire {
 }
 
 // want says whether this client means to use the instance, and so whether its minimum of connections is kept.
-func (i *instance) want(used bool, spoken Protocol) { //nolint:revive // a fact, not a mode
+func (i *instance) want(used bool, spoken Protocol) {
 	i.wanted.Store(used)
 	i.keepWarm(spoken)
 }

@@ -219,7 +219,9 @@ func (t *Transport) Close() error {
 // pick chooses an instance for an attempt and counts the attempt in; permit says what its breaker is to be told of the outcome.
 // Instances already tried are avoided while there are others, and open breakers and ejections honoured while any instance is left, and
 // ejections only while enough are: serving from any beats serving from none.
-func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balancer.Call, tried []*instance) (chosen *instance, permit permit, err error) {
+func (t *Transport) pick(
+	ctx context.Context, deadline time.Time, balanced balancer.Call, tried []*instance,
+) (chosen *instance, permit permit, err error) {
 	t.start.Do(t.watch)
 	for {
 		if t.ctx.Err() != nil {
@@ -243,8 +245,6 @@ func (t *Transport) pick(ctx context.Context, deadline time.Time, balanced balan
 }
 
 // choose picks from the view's instances, of which there is at least one.
-//
-//nolint:revive // heedEjection is the detector's state, not a mode
 func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bool) (*instance, permit) {
 	var avoid [maxPermitTries]*instance // those whose breaker refused
 	for refused := range maxPermitTries {

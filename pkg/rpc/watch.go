@@ -75,7 +75,7 @@ func (t *Transport) adopt(set []registry.Instance) {
 			if !before.updated.IsZero() {
 				known.stats.StartSlowly(now) // those of the first set are all alike
 			}
-			t.changes.note(slog.LevelDebug, known, "joined")
+			t.changes.notef(slog.LevelDebug, known, "joined")
 		}
 		next[key] = known
 		instances = append(instances, known)
@@ -114,7 +114,7 @@ func (t *Transport) pickerOf(instances []*instance, previous *balancer.Picker) *
 // retireLocked takes an instance out of use. Its attempts under way may finish, for up to the drain timeout; if the registry names it again within
 // that time, it goes on as if it had never been gone, so that a registry that flaps does not cost connections.
 func (t *Transport) retireLocked(key instanceKey, gone *instance) {
-	t.changes.note(slog.LevelDebug, gone, "left")
+	t.changes.notef(slog.LevelDebug, gone, "left")
 	gone.removed.Store(true)
 	gone.want(false, t.config.Protocol)
 	t.retired[key] = gone
@@ -135,7 +135,7 @@ func (t *Transport) reclaimLocked(key instanceKey) bool {
 		return false
 	}
 	retired.removed.Store(false)
-	t.changes.note(slog.LevelDebug, retired, "came back")
+	t.changes.notef(slog.LevelDebug, retired, "came back")
 	return true
 }
 

@@ -46,7 +46,7 @@
 //   - The token is read again for every request where it is a file, and TLS' files are looked at; see [TLSConfig].
 //   - A change is logged once, not each time it is noticed. [Registry.Status] says how each watch fares, and so do the metrics: see
 //     [Config.MeterProvider].
-//   - A registration lasts: what the agent forgot, as one does that restarts without its data, it is told again within [Config.VerifyInterval], as the
-//     instance was last updated and as well as it is. Those who share an agent do not come at once. A failure is logged once for each reason.
+//   - A registration lasts: what the agent forgot, as one does that restarts without its data, it is told again within [Config.VerifyInterval], as
+//     the instance was last updated and as well as it is. Those who share an agent do not come at once. A failure is logged once for each reason.
 //   - An update, and a registration of the same ID, changes neither the status of the agent's checks nor an operator's maintenance.
 package consul
