@@ -61,7 +61,7 @@ func (p *Picker) spills(remote, local int, now int64) bool {
 }
 
 // latencies returns what is to be expected of two instances, for comparison. What is known of one fades with age towards what is known of the
-// other, not towards zero: an instance that was slow is tried again in time, one never measured is presumed to be like others,
+// other, not towards zero: an instance that was slow is tried again after a while, and then trusted again in time; one never measured is presumed to be like others,
 // and two that are idle for long are alike, whichever was used last.
 func latencies(one, other *Stats, now int64) (a, b float64) {
 	knownA, knownB := estimate(one.latency.Load()), estimate(other.latency.Load())
@@ -70,6 +70,13 @@ func latencies(one, other *Stats, now int64) (a, b float64) {
 	}
 	a, b = knownA.value(), knownB.value()
 	if max(a, b) > slack*min(a, b)+granularity { // else they are alike at any age
+		slower, known := one, knownA
+		if b > a {
+			slower, known = other, knownB
+		}
+		if slower.inFlight.Load() == 0 && slower.stale(known, slower.ticks(now)) {
+			return 1, 1
+		}
 		trustA, trustB := one.trust(knownA, one.ticks(now)), other.trust(knownB, other.ticks(now))
 		if trustA+trustB == 0 {
 			return 1, 1

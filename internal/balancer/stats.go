@@ -43,6 +43,11 @@ const (
 	// minFall is the least say of an answer that is faster than estimated, however short the time since the last. With it, the estimate
 	// climbs where more than one answer in six is slow: where the mean latency doubles, too, if slow means ten times as slow.
 	minFall = 1.0 / 8
+	// exploreAge is the age, as [fade] takes it, from which on an idle instance that seems slower is tried again all the same, by one call at a
+	// time: half of [Config.Decay]. So whoever was slow for a moment is found well within seconds, and one that stays slow costs a call
+	// now and then. Such an answer says three times as much as all that was known.
+	exploreAge  = 1.0 / 2 / fadeOut
+	exploreFall = 3.0 / 4
 	// doubtful is how many failures in a row raise the estimate, as if the instance answered failureRise times as slowly each time. Else a
 	// dead instance, which fails fast and so has little in flight, would draw all calls. One failure alone is chance.
 	doubtful    = 2
@@ -133,7 +138,11 @@ func (s *Stats) answered(known estimate, at uint32, latency float64) estimate {
 	case latency > value:
 		return newEstimate(min(latency, maxRise*value), at)
 	default:
-		return newEstimate(value+(latency-value)*max(minFall, 1-s.trust(known, at)), at)
+		say := max(minFall, 1-s.trust(known, at))
+		if s.stale(known, at) {
+			say = max(say, exploreFall)
+		}
+		return newEstimate(value+(latency-value)*say, at)
 	}
 }
 
@@ -166,9 +175,15 @@ func (s *Stats) update(now time.Time, next func(known estimate, at uint32) estim
 }
 
 // trust returns how much an estimate says: 1 when it was just made, less with age.
-func (s *Stats) trust(known estimate, at uint32) float64 {
-	age := int32(at - known.at()) //nolint:gosec // negative where time seems to run backwards, between callers: then it is none
-	return fade(float64(max(0, age)) * s.fadePerTick)
+func (s *Stats) trust(known estimate, at uint32) float64 { return fade(s.age(known, at)) }
+
+// stale reports whether an estimate is so old that it is worth a call to renew it.
+func (s *Stats) stale(known estimate, at uint32) bool { return s.age(known, at) >= exploreAge }
+
+// age returns how old an estimate is, in units of fadeOut times [Config.Decay].
+func (s *Stats) age(known estimate, at uint32) float64 {
+	ticks := int32(at - known.at()) //nolint:gosec // negative where time seems to run backwards, between callers: then it is none
+	return float64(max(0, ticks)) * s.fadePerTick
 }
 
 // fade is close to exp(-8·age), at a fraction of its price, and 0 from age 1 on.

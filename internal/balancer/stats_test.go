@@ -27,7 +27,8 @@ func TestEWMA(t *testing.T) {
 	end(0, 500*ms, balancer.OutcomeAnswered, 30*ms, 30*ms)
 	end(0, 500*ms, balancer.OutcomeAnswered, 60*ms, 60*ms)
 	end(0, 20*ms, balancer.OutcomeAnswered, 55*ms, 55*ms)              // an eighth of the way
-	end(10*time.Second, 20*ms, balancer.OutcomeAnswered, 31*ms, 34*ms) // two thirds of it
+	end(3*time.Second, 20*ms, balancer.OutcomeAnswered, 45*ms, 46*ms)  // a quarter of it
+	end(10*time.Second, 20*ms, balancer.OutcomeAnswered, 26*ms, 27*ms) // three quarters, of an estimate so old
 	end(time.Hour, 20*ms, balancer.OutcomeAnswered, 20*ms, 20*ms)
 	end(0, 500*ms, balancer.OutcomeNone, 20*ms, 20*ms)
 	end(0, 10*ms, balancer.OutcomeUnanswered, 20*ms, 20*ms)
