@@ -120,11 +120,11 @@ func hintsHTTP(described registry.Instance) bool {
 }
 
 // describe takes over what the registry now says of the instance. What was learned of its protocol is forgotten with a new registration, which
-// may be of another program; its connections would have ended with the earlier one.
+// may be of another program, whose connections would have ended with it; and when the instance says something else of its protocol.
 func (i *instance) describe(next registry.Instance) {
-	last := i.described.Swap(&next)
-	if last.Revision != next.Revision && i.speaksHTTP.Swap(hintsHTTP(next)) != hintsHTTP(next) {
-		i.changes.notef(slog.LevelInfo, i, "registered anew: what was learned of its protocol is forgotten")
+	last, hint := i.described.Swap(&next), hintsHTTP(next)
+	if (last.Revision != next.Revision || hintsHTTP(*last) != hint) && i.speaksHTTP.Swap(hint) != hint {
+		i.changes.notef(slog.LevelInfo, i, "registered anew: its protocol is what it says, not what was learned")
 	}
 	if last.Weight != next.Weight {
 		i.changes.notef(slog.LevelInfo, i, "has weight %d instead of %d", next.Weight, last.Weight)

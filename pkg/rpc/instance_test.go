@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,6 +209,16 @@ func TestRevisionForgetsTheProtocol(t *testing.T) {
 	reg.Set(next)
 	await(t, "the protocol to be forgotten", func() bool { return transport.Status().Instances[0].Protocol == rpc.ProtocolGRPC })
 	call(2)
+	// An update of the same registration, that says what was learned, and then no longer.
+	for _, hint := range []string{"http", ""} {
+		updated := next
+		updated.Metadata, updated.Weight = map[string]string{"protocol": hint}, 1+len(hint)
+		reg.Set(updated)
+		await(t, "the update", func() bool { return transport.Status().Instances[0].Weight == updated.Weight })
+		if got, want := transport.Status().Instances[0].Protocol, cmp.Or(rpc.Protocol(hint), rpc.ProtocolGRPC); got != want {
+			t.Errorf("with the hint %q it is spoken to by %s, want %s", hint, got, want)
+		}
+	}
 }
 
 // TestReregistrationKeepsConnections: a registration that changes, for another weight for example, is of the same instance.

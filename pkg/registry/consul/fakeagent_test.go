@@ -2,6 +2,7 @@ package consul_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -373,6 +374,25 @@ func open(t *testing.T, f *fakeAgent, changes ...func(*consul.Config)) (*consul.
 	return r, logged
 }
 
+// onlyNews leaves out the set that comes again, unchanged, when an error is over.
+type onlyNews struct {
+	registry.Watcher
+
+	last []registry.Instance
+}
+
+func (w *onlyNews) Next(ctx context.Context) ([]registry.Instance, error) {
+	for {
+		set, err := w.Watcher.Next(ctx)
+		if err != nil || w.last == nil || !slices.EqualFunc(set, w.last, registry.Instance.Equal) {
+			if err == nil {
+				w.last = set
+			}
+			return set, err
+		}
+	}
+}
+
 // watch watches service auth, or the given target.
 func watch(t *testing.T, r *consul.Registry, texts ...string) registry.Watcher {
 	t.Helper()
@@ -388,7 +408,7 @@ func watch(t *testing.T, r *consul.Registry, texts ...string) registry.Watcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return &onlyNews{Watcher: w}
 }
 
 // next returns the IDs of the next set, which must come.

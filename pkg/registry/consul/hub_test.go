@@ -220,7 +220,17 @@ func TestAgentRestartReleasesNoHerd(t *testing.T) {
 
 		f.answerWith(func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") })
 		began := time.Now()
-		pass(time.Minute) // of the test's own time
+		pass(3 * time.Minute) // of the test's own time
+		tries := 0
+		for _, q := range healthQueries(f) {
+			if q.at.After(began.Add(2 * time.Minute)) {
+				tries++
+			}
+		}
+		if tries < 60 || tries > 60*2+count*4 { // one each second or less, and one of each target in 15 to 30s
+			t.Errorf("%d tries in the third minute", tries)
+		}
+
 		services(f, count, "b")
 		f.answerWith(nil)
 		back := time.Now()

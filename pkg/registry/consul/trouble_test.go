@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/registry/consul"
 )
 
@@ -162,5 +163,23 @@ func TestWrongFilterIsRefused(t *testing.T) {
 		if err := expectError(t, watch(t, r), nil); errors.Is(err, consul.ErrRefused) {
 			t.Errorf("without a filter: %v", err)
 		}
+	})
+}
+
+// When Consul answers again the watcher is told, also where nothing has changed: else it would take the error for lasting.
+func TestTheEndOfAnErrorIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent(entry("1", 80))
+		r, _ := open(t, f)
+		w, err := r.Watch(registry.Target{Service: "auth"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, w, "1")
+		f.answerWith(always(http.StatusInternalServerError, "no"))
+		expectError(t, w, nil)
+		f.answerWith(nil)
+		expect(t, w, "1")
+		untilQuiet(t, w, time.Minute) // once
 	})
 }

@@ -30,6 +30,7 @@ type watcher struct {
 
 	// What Next saw last; it has one caller at a time.
 	returned   []registry.Instance // shared with the source; nil before the first
+	failed     bool                // what it returned was an error
 	sets, errs uint64
 }
 
@@ -72,20 +73,24 @@ func (w *watcher) Next(ctx context.Context) ([]registry.Instance, error) {
 	}
 }
 
-// unseen returns what the source knows and Next has not returned: a set that differs, else an error. Each error is of an attempt, before which the
+// unseen returns what the source knows and Next has not returned: a set that differs, or that stands again after an error, else an error. Each error is of an attempt, before which the
 // source waited, so that a caller who asks on at once does not spin.
 func (w *watcher) unseen() (set []registry.Instance, isNew bool, err error) {
 	now := w.source.latest()
 	if now.sets != w.sets {
 		w.sets = now.sets
 		if w.returned == nil || !slices.EqualFunc(now.set, w.returned, registry.Instance.Equal) {
-			w.returned = now.set
+			w.returned, w.failed = now.set, false
 			return copied(now.set), true, nil
 		}
 	}
-	if now.err != nil && now.errs != w.errs {
-		w.errs = now.errs
+	switch {
+	case now.err != nil && now.errs != w.errs:
+		w.errs, w.failed = now.errs, true
 		return nil, false, now.err
+	case now.err == nil && w.failed && w.returned != nil:
+		w.failed = false
+		return copied(w.returned), true, nil
 	}
 	return nil, false, nil
 }
