@@ -425,14 +425,14 @@ func TestKeyPoolPing(t *testing.T) {
 				}
 				_ = conn.SetReadDeadline(time.Now().Add(silence))
 				for {
-					frame, err := conn.framer.ReadFrame()
+					frame, err := conn.Framer.ReadFrame()
 					if err != nil {
 						break
 					}
 					if ping, ok := frame.(*http2.PingFrame); ok {
 						pings.Add(1)
 						if row.answers {
-							_ = conn.framer.WritePing(true, ping.Data)
+							_ = conn.Framer.WritePing(true, ping.Data)
 						}
 					}
 				}

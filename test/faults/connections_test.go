@@ -10,20 +10,22 @@ import (
 	"time"
 
 	connectrpc "connectrpc.com/connect/v2"
+	"golang.org/x/net/http2"
 
 	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/internal/consultest"
+	"github.com/0x1d/goplt/internal/h2test"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // toPeer returns a transport whose only instance is a peer.
-func toPeer(t *testing.T, executions *ledger, serve func(number int64, conn *peerConn)) (*rpc.Transport, *peer) {
+func toPeer(t *testing.T, executions *ledger, serve func(number int, conn *peerConn)) (*rpc.Transport, *h2test.Peer) {
 	t.Helper()
 	agent := consultest.Start(t)
 	cfg := settings(agent.Address, func(cfg *config.Config) { cfg.Defaults.Breaker.Enabled = false })
 	reg := newRegistry(t, cfg)
 	p := startPeer(t, executions, serve)
-	registerAt(t, reg, instanceID(0), p.addr)
+	registerAt(t, reg, instanceID(0), p.Addr)
 	return newTransport(t, cfg, reg), p
 }
 
@@ -36,14 +38,14 @@ func TestRow17RefusedStream(t *testing.T) {
 	t.Run("once", func(t *testing.T) {
 		row(t)
 		executions, requests := newLedger(), new(atomic.Int64)
-		transport, _ := toPeer(t, executions, func(_ int64, conn *peerConn) {
-			for conn.greet(); ; {
-				request, ok := conn.next()
+		transport, _ := toPeer(t, executions, func(_ int, conn *peerConn) {
+			for conn.Greet(); ; {
+				request, ok := conn.Next()
 				if !ok {
 					return
 				}
 				if requests.Add(1)%2 == 1 {
-					conn.refuse(request.stream)
+					conn.Reset(request.Stream, http2.ErrCodeRefusedStream)
 				} else {
 					conn.execute(request)
 				}
@@ -60,14 +62,14 @@ func TestRow17RefusedStream(t *testing.T) {
 	t.Run("always", func(t *testing.T) {
 		row(t)
 		executions, requests := newLedger(), new(atomic.Int64)
-		transport, _ := toPeer(t, executions, func(_ int64, conn *peerConn) {
-			for conn.greet(); ; {
-				request, ok := conn.next()
+		transport, _ := toPeer(t, executions, func(_ int, conn *peerConn) {
+			for conn.Greet(); ; {
+				request, ok := conn.Next()
 				if !ok {
 					return
 				}
 				requests.Add(1)
-				conn.refuse(request.stream)
+				conn.Reset(request.Stream, http2.ErrCodeRefusedStream)
 			}
 		})
 		for _, what := range both {
@@ -89,20 +91,20 @@ func TestRow17RefusedStream(t *testing.T) {
 func TestRow18GoAwayIdle(t *testing.T) {
 	row(t)
 	executions := newLedger()
-	transport, p := toPeer(t, executions, func(_ int64, conn *peerConn) {
-		conn.greet()
-		if request, ok := conn.next(); ok {
+	transport, p := toPeer(t, executions, func(_ int, conn *peerConn) {
+		conn.Greet()
+		if request, ok := conn.Next(); ok {
 			conn.execute(request)
-			conn.goAway(request.stream)
-			conn.drain()
+			conn.GoAway(request.Stream, http2.ErrCodeNo)
+			conn.Drain()
 		}
 	})
 	for number := range 6 {
 		succeed(t, transport, executions, both[number%2])
-		if got := p.accepted.Load(); got != int64(number)+1 {
+		if got := p.Accepted.Load(); got != int64(number)+1 {
 			t.Errorf("%d connections after %d calls, want a new one for each", got, number+1)
 		}
-		await(t, "the connection to be swept", func() bool { return p.open.Load() == 0 && statusOf(transport, instanceID(0)).Connections == 0 })
+		await(t, "the connection to be swept", func() bool { return p.Open.Load() == 0 && statusOf(transport, instanceID(0)).Connections == 0 })
 	}
 }
 
@@ -153,21 +155,21 @@ func TestRow25FreshConnectionClosed(t *testing.T) {
 	for name, closes := range map[string]func(conn *peerConn){
 		"at once":            func(*peerConn) {},
 		"after the preface":  func(conn *peerConn) { _, _ = conn.Read(make([]byte, 1)) },
-		"after its SETTINGS": func(conn *peerConn) { conn.greet() },
+		"after its SETTINGS": func(conn *peerConn) { conn.Greet() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			row(t)
 			executions := newLedger()
-			transport, p := toPeer(t, executions, func(number int64, conn *peerConn) {
+			transport, p := toPeer(t, executions, func(number int, conn *peerConn) {
 				if number%2 == 1 {
 					closes(conn)
 					return
 				}
-				conn.greet()
-				if request, ok := conn.next(); ok {
+				conn.Greet()
+				if request, ok := conn.Next(); ok {
 					conn.execute(request)
-					conn.goAway(request.stream) // so that the next call needs another connection
-					conn.drain()
+					conn.GoAway(request.Stream, http2.ErrCodeNo) // so that the next call needs another connection
+					conn.Drain()
 				}
 			})
 			for range 10 {
@@ -179,7 +181,7 @@ func TestRow25FreshConnectionClosed(t *testing.T) {
 					t.Errorf("%s: %v", made.id, made.err)
 				}
 			}
-			t.Logf("%d connections for 20 calls", p.accepted.Load())
+			t.Logf("%d connections for 20 calls", p.Accepted.Load())
 		})
 	}
 }
