@@ -258,3 +258,59 @@ func TestBreakerIgnoresWhatBeganBefore(t *testing.T) {
 		t.Errorf("status %+v; want the breaker closed by the second probe", got)
 	}
 }
+
+// TestBreakerProbesAfterACrowdFailed: of many calls in flight that fail together, the first ones open the breaker. The others must not have the
+// balancer avoid the instance, or its breaker would wait for a probe until that is forgotten.
+func TestBreakerProbesAfterACrowdFailed(t *testing.T) {
+	const crowd = 20
+	for _, row := range []struct {
+		name     string
+		outliers bool
+	}{{"breaker alone", false}, {"with ejection", true}} {
+		t.Run(row.name, func(t *testing.T) {
+			well := startSick(t)
+			service := (&authHandler{}).mount()
+			var ill atomic.Bool
+			arrived, release := make(chan struct{}, crowd), make(chan struct{})
+			addr := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+				if ill.Load() {
+					arrived <- struct{}{}
+					<-release
+					http.Error(response, "bad gateway", http.StatusBadGateway)
+					return
+				}
+				service.ServeHTTP(response, request)
+			}), http1And2).Listener.Addr().String()
+			reg := newScripted(instanceAt(t, "well", well.addr))
+			transport := newTransport(t, reg, func(config *rpc.ClientConfig) {
+				quickBreaker(config)
+				config.Retry.MaxAttempts = 3
+				config.Outlier.Enabled = row.outliers
+			})
+			logins(t.Context(), t, transport, 10) // so that it is known how fast the other one is
+			reg.Set(instanceAt(t, "ill", addr))
+			await(t, "the other instance to leave", func() bool { return transport.Status().Instances[0].ID == "ill" })
+			ill.Store(true)
+			failed := make(chan error, crowd)
+			for range crowd {
+				go func() { failed <- login(t.Context(), transport) }()
+			}
+			for range crowd {
+				<-arrived
+			}
+			close(release)
+			for range crowd {
+				expectCode(t, <-failed, connect.CodeUnavailable)
+			}
+			ill.Store(false)
+			reg.Set(instanceAt(t, "ill", addr), instanceAt(t, "well", well.addr))
+			await(t, "the breaker to close by calls that have another instance to go to", func() bool {
+				if err := validate(t.Context(), transport); err != nil {
+					t.Fatal(err)
+				}
+				status := transport.Status().Instances
+				return len(status) == 2 && status[0].Breaker == "closed"
+			})
+		})
+	}
+}

@@ -255,8 +255,13 @@ func (i *instance) finish(permit permit, result outcome, latency time.Duration) 
 		seen = balancer.OutcomeUnanswered // its caller waited for so long in vain
 	}
 	now := time.Now()
-	defer i.stats.End(now, latency, seen) // also if a change is logged by a handler that panics
+	defer func() { i.stats.End(now, latency, seen) }() // also if a change is logged by a handler that panics
 	i.record(permit, result)
+	if result == outcomeFailure && i.breakerShut.Load() {
+		// The breaker keeps calls away, and forgot what was measured so that its probes come through. What fails from then on, of all that was in
+		// flight when it opened above all, must not have the balancer avoid the instance again.
+		seen = balancer.OutcomeNone
+	}
 	switch {
 	case i.host == nil:
 	case result == outcomeSuccess:
