@@ -37,6 +37,9 @@ func (p *Pool) Warm() {
 func (p *Pool) Cool() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.warm {
+		return // nothing was kept; a set's update cools the pools of all instances that are not wanted
+	}
 	p.warm = false
 	p.wakeLocked(0)
 }

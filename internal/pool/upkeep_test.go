@@ -456,3 +456,14 @@ func TestIdlePoolSleeps(t *testing.T) {
 		}
 	})
 }
+
+// TestCoolOfAPoolThatIsNotWarm does nothing: each update of a set cools a pool or two of each of its instances.
+func TestCoolOfAPoolThatIsNotWarm(t *testing.T) {
+	inBubble(t, func(t *testing.T, kind pool.Kind) {
+		p := newMemoryPeer(answering(kind)).newPool(t, config("192.0.2.1:1", kind))
+		p.Cool()
+		if !p.Sleeps() {
+			t.Error("a timer is set")
+		}
+	})
+}
