@@ -40,6 +40,7 @@ type probedTarget struct {
 }
 
 func (p probedTarget) outlierHost() *outlier.Host { return p.host }
+func (p probedTarget) inUse() bool                { return true }
 
 // Watch has a prober watch it, beside another instance that has no calls. It tells of changes until stop.
 func (p *Probed) Watch(config OutlierConfig, onChange func(outlier.Change)) (host *outlier.Host, stop func()) {

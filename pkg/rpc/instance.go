@@ -36,7 +36,7 @@ type instance struct {
 	stats        *balancer.Stats
 	calls, fails atomic.Uint64
 
-	wanted     atomic.Bool // whether the minimum of connections is to be kept: it is in the set, and in the subset
+	wanted     atomic.Bool // whether this client means to use it, and so keeps a minimum of connections: it is in the set, and in the subset
 	warming    sync.Mutex  // so that the last to decide which pool keeps them has seen what is known last
 	lastProbe  atomic.Pointer[ProbeStatus]
 	changes    *changes
@@ -112,8 +112,10 @@ func (i *instance) ejectionChanged(change outlier.Change) {
 	}
 }
 
-// outlierHost makes the instance a [probeTarget].
+var _ probeTarget = (*instance)(nil)
+
 func (i *instance) outlierHost() *outlier.Host { return i.host }
+func (i *instance) inUse() bool                { return i.wanted.Load() }
 
 func hintsHTTP(described registry.Instance) bool {
 	return described.Metadata[protocolHint] == string(ProtocolHTTP)

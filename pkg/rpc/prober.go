@@ -13,12 +13,14 @@ import (
 type probeTarget interface {
 	// outlierHost returns the instance's record. It is the same each time.
 	outlierHost() *outlier.Host
+	// inUse reports whether this client means to use the instance: it is in the set, and in the subset.
+	inUse() bool
 	// probe asks the instance, as it is spoken to by a client of the protocol spoken, whether it takes calls. ctx bounds it.
 	probe(ctx context.Context, spoken Protocol) error
 }
 
-// prober drives a transport's outlier detector in time, and probes instances: those that await it to be re-admitted, and, where so
-// configured, those that serve.
+// prober drives a transport's outlier detector in time, and probes instances, each once at a time: those that await it to be re-admitted,
+// and, where so configured, those that serve and that the client means to use.
 //
 // It has one goroutine, and that only while there is a time to wait for: calls since the last look at the rates, an instance that is out, or
 // active probing of instances that there are. A transport that is idle costs nothing and never wakes up.
@@ -36,7 +38,7 @@ type prober struct {
 	mu      sync.Mutex
 	running bool // whether there is a goroutine
 	closed  bool
-	probing int // probes under way
+	probing map[*outlier.Host]struct{} // those whose probe is under way
 
 	// What follows is the goroutine's alone; each begins where the one before ended.
 	round    []probeTarget // of active probing: those not probed yet
@@ -53,7 +55,7 @@ func newProber(config OutlierConfig, protocol Protocol, targets func() []probeTa
 	if !config.Enabled {
 		config.ConsecutiveFailures, config.SuccessRate.Enabled, config.FailurePercentage.Enabled, config.Probe.Interval = 0, false, false, 0
 	}
-	p := &prober{config: config, protocol: protocol, targets: targets, nudge: make(chan struct{}, 1)}
+	p := &prober{config: config, protocol: protocol, targets: targets, nudge: make(chan struct{}, 1), probing: make(map[*outlier.Host]struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.detector = outlier.New(config.detection(), p.wake)
 	return p
@@ -133,7 +135,7 @@ func (p *prober) step(now time.Time) (next time.Time) {
 	targets := p.targets()
 	for _, target := range targets {
 		host := target.outlierHost()
-		if host.Ejected() && p.hasRoom() && host.BeginProbe(now) {
+		if host.Ejected() && p.hasRoom() && !p.isProbing(host) && host.BeginProbe(now) {
 			p.begin(target)
 		}
 	}
@@ -141,7 +143,10 @@ func (p *prober) step(now time.Time) (next time.Time) {
 	for len(p.round) > 0 && p.hasRoom() {
 		target := p.round[0]
 		p.round = p.round[1:]
-		if !target.outlierHost().Ejected() { // one that is out is probed when its time has come
+		host := target.outlierHost()
+		// One that is out is probed when its time has come, one beyond the subset is not to cost connections, and one that keeps a probe waiting for
+		// longer than the interval is not to take the room of others.
+		if !host.Ejected() && target.inUse() && !p.isProbing(host) {
 			p.begin(target)
 		}
 	}
@@ -171,18 +176,26 @@ func (p *prober) planRound(now time.Time, targets []probeTarget) {
 func (p *prober) hasRoom() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.probing < maxProbes
+	return len(p.probing) < maxProbes
+}
+
+func (p *prober) isProbing(host *outlier.Host) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, probing := p.probing[host]
+	return probing
 }
 
 // begin probes an instance beside the goroutine. When the probe has ended, there is room for another.
 func (p *prober) begin(target probeTarget) {
+	host := target.outlierHost()
 	p.mu.Lock()
-	p.probing++
+	p.probing[host] = struct{}{}
 	p.mu.Unlock()
 	p.work.Go(func() {
 		defer func() {
 			p.mu.Lock()
-			p.probing--
+			delete(p.probing, host)
 			p.mu.Unlock()
 			p.wake()
 		}()
@@ -190,7 +203,7 @@ func (p *prober) begin(target probeTarget) {
 		defer cancel()
 		err := target.probe(ctx, p.protocol)
 		if p.ctx.Err() == nil { // else it was the prober that was closed, which says nothing of the instance
-			target.outlierHost().Probed(time.Now(), err)
+			host.Probed(time.Now(), err)
 		}
 	})
 }

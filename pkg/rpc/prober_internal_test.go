@@ -17,6 +17,7 @@ import (
 type fakeTarget struct {
 	host   *outlier.Host
 	answer func(context.Context) error
+	spare  atomic.Bool   // whether it is beyond the subset
 	load   *atomic.Int64 // probes under way, of all targets
 	most   *atomic.Int64
 
@@ -27,6 +28,7 @@ type fakeTarget struct {
 var _ probeTarget = (*fakeTarget)(nil)
 
 func (f *fakeTarget) outlierHost() *outlier.Host { return f.host }
+func (f *fakeTarget) inUse() bool                { return !f.spare.Load() }
 
 func (f *fakeTarget) probe(ctx context.Context, _ Protocol) error {
 	f.mu.Lock()
@@ -322,6 +324,57 @@ func TestActiveProbing(t *testing.T) {
 		f.targets(0, nil)
 		elapseFor(10 * time.Second)
 		f.expectWorks("without instances again", false)
+	})
+}
+
+// TestActiveProbingOfASubset: an instance beyond the subset is not probed while it serves, as that would cost the connection that the subset
+// spares; one that was ejected is, as otherwise it would never serve again.
+func TestActiveProbingOfASubset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newProberFixture(t, func(config *OutlierConfig) { config.Probe.Interval = time.Second })
+		targets := f.targets(3, nil)
+		targets[1].spare.Store(true)
+		elapseFor(10 * time.Second)
+		for at, target := range targets {
+			if got := len(target.probes()); (got > 0) == target.spare.Load() {
+				t.Errorf("instance %d was probed %d times", at, got)
+			}
+		}
+		eject(targets[1])
+		elapseFor(31 * time.Second)
+		if got := targets[1]; got.host.Ejected() || len(got.probes()) != 1 {
+			t.Errorf("%d probes of the spare one, %+v; want it re-admitted by one", len(got.probes()), got.host.State())
+		}
+	})
+}
+
+// TestHangingProbesLeaveRoom: one instance that lets each probe time out, later than the next is due, does not keep the others' from them.
+func TestHangingProbesLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newProberFixture(t, func(config *OutlierConfig) {
+			config.Probe.Interval, config.Probe.Timeout = 100*time.Millisecond, time.Second
+		})
+		targets := f.targets(3, nil)
+		var most, now atomic.Int64
+		targets[0].answer = func(ctx context.Context) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			defer now.Add(-1)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		f.expectWorks("with instances", true)
+		elapseFor(10*time.Second - 1)
+		if got := most.Load(); got != 1 {
+			t.Errorf("%d probes of one instance at a time, want 1", got)
+		}
+		for _, target := range targets[1:] {
+			if got := len(target.probes()); got < 80 {
+				t.Errorf("another one was probed %d times in 10 s, want each 100 ms", got)
+			}
+		}
+		if state := targets[0].host.State(); state.Phase != outlier.Ejected || len(targets[0].probes()) != 5 {
+			t.Errorf("after %d probes: %+v", len(targets[0].probes()), state)
+		}
 	})
 }
 
