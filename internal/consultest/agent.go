@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -21,7 +20,7 @@ const ManagementToken = "11111111-2222-3333-4444-555555555555"
 const startTimeout = 90 * time.Second
 
 // Address returns the address of an agent that other tests may use too: the one at CONSUL_HTTP_ADDR, else one of the test's own.
-func Address(t testing.TB) string {
+func Address(t T) string {
 	t.Helper()
 	if address := os.Getenv("CONSUL_HTTP_ADDR"); address != "" {
 		return address
@@ -34,7 +33,7 @@ type Agent struct {
 	// Address is the host:port of its HTTP API.
 	Address string
 
-	t       testing.TB
+	t       T
 	args    []string
 	node    string // its name
 	gossip  string // host:port where members of its cluster reach it
@@ -61,8 +60,13 @@ func WithACL() Option {
 	})
 }
 
+// WithoutConnectionLimit makes the agent accept any number of connections of one address, instead of 200.
+func WithoutConnectionLimit() Option {
+	return optionFunc(func(a *Agent) { a.args = append(a.args, "-hcl", "limits { http_max_conns_per_client = -1 }") })
+}
+
 // Start starts an agent, waits until it answers, and ends it when the test ends.
-func Start(t testing.TB, options ...Option) *Agent {
+func Start(t T, options ...Option) *Agent {
 	t.Helper()
 	agent := newAgent(t, "127.0.0.1", "-dev", "-serf-wan-port", "-1")
 	for _, option := range options {
@@ -73,7 +77,7 @@ func Start(t testing.TB, options ...Option) *Agent {
 }
 
 // newAgent returns an agent that does not run yet, on free ports of an address of this machine.
-func newAgent(t testing.TB, host string, args ...string) *Agent {
+func newAgent(t T, host string, args ...string) *Agent {
 	t.Helper()
 	ports := freePorts(t, host, 3)
 	agent := &Agent{
@@ -127,6 +131,14 @@ func (a *Agent) run() {
 		a.t.Fatalf("start consul: %v", err)
 	}
 	a.process = process
+}
+
+// PID returns the number of the agent's process; 0 while it does not run.
+func (a *Agent) PID() int {
+	if a.process == nil {
+		return 0
+	}
+	return a.process.Process.Pid
 }
 
 // Kill ends the agent at once, without giving it a chance to say so. It does nothing to one that does not run.

@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"testing"
 )
 
 // command returns the path of the consul command, which is built at the first call of a process if no earlier process did.
@@ -70,7 +69,7 @@ func toolModule() (string, error) {
 	}
 }
 
-func mustCommand(t testing.TB) string {
+func mustCommand(t T) string {
 	t.Helper()
 	path, err := command()
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 )
 
 // Cluster is a datacenter of several Consul servers, each at an address of its own, 127.0.0.1, 127.0.0.2 and so on, which Linux has without being
@@ -18,14 +17,14 @@ type Cluster struct {
 	// Servers are its servers.
 	Servers []*Agent
 
-	t testing.TB
+	t T
 }
 
 // fastRaft makes a leader be missed after a second or so, as Consul advises for production.
 const fastRaft = "performance { raft_multiplier = 1 }"
 
 // StartCluster starts a cluster of so many servers, and waits until they have a leader and all know each other.
-func StartCluster(t testing.TB, servers int) *Cluster {
+func StartCluster(t T, servers int) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for at := range servers {
@@ -108,7 +107,7 @@ func (c *Cluster) leading(address string) *Agent {
 
 // StartFederation starts a Consul server, in memory as by [Start], for each of the named datacenters, joined to each other over the WAN, and waits
 // until each knows all. The agents come in the order of the names.
-func StartFederation(t testing.TB, datacenters ...string) []*Agent {
+func StartFederation(t T, datacenters ...string) []*Agent {
 	t.Helper()
 	var agents []*Agent
 	var gossip []string

@@ -3,5 +3,7 @@
 // run side by side. [StartCluster] starts several servers that elect a leader, [StartFederation] several datacenters. Package script has an agent
 // that misbehaves as a real one cannot be made to.
 //
+// The agents belong to a [T], which a test is; a program that measures has one of its own.
+//
 // The consul command is built from the module in tools/consul, once; the first time takes minutes, later ones nothing.
 package consultest

@@ -4,11 +4,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"testing"
 )
 
 // freePorts returns ports of an address of this machine that are free for TCP and UDP, at this moment.
-func freePorts(t testing.TB, host string, count int) []int {
+func freePorts(t T, host string, count int) []int {
 	t.Helper()
 	var config net.ListenConfig
 	var held []io.Closer // until the end, so that no port is found twice
