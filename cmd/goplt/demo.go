@@ -270,13 +270,13 @@ func (d *demo) killUnderLoad(ctx context.Context, _ *servicestest.Platform) erro
 	if err != nil {
 		return err
 	}
-	breaker := ""
+	var met uint64
 	for _, instance := range called {
 		if instance.Addr == victim.Listener.Addr().String() {
-			breaker = instance.Breaker
+			met = instance.Failures
 		}
 	}
-	_, _ = fmt.Fprintf(d.out, "   %d calls by %d callers; instance %d killed after it had served %d; its breaker is now %s; failed calls: 0\n",
-		made.Load(), demoCallers, len(d.servers), served, breaker)
+	_, _ = fmt.Fprintf(d.out, "   %d calls by %d callers; instance %d killed after it had served %d; %d attempts met it dead and went elsewhere; failed calls: 0\n",
+		made.Load(), demoCallers, len(d.servers), served, met)
 	return nil
 }
