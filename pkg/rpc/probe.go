@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -80,12 +81,19 @@ func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connec
 	return &directStream{ClientStream: stream, exchange: d.exchange}, nil
 }
 
-// offersNone reports whether the instance answered, and what it answered says nothing of its health: that it does not offer the service, or
-// not to this client.
+// offersNone reports whether there was an answer that says nothing of the instance's health: that it does not offer the service, or not to this
+// client. It may be that of a gateway, which lets no health through though calls pass: an instance behind it would else never be re-admitted.
 func (d *direct) offersNone(err error) bool {
+	if d.exchange.response == nil {
+		return false
+	}
+	switch d.exchange.response.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnimplemented:
-		return d.exchange.response != nil // also a plain 404 of an HTTP server
+		return true
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
 		return d.exchange.answered
 	default:
