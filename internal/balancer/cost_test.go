@@ -140,9 +140,57 @@ func TestFailingFastIsNotAttractive(t *testing.T) {
 				other.Stats.Begin()
 			}
 		}
-		if counts := f.call(1000, 0); counts[0] > 20 {
+		if counts := f.call(1000, 0); counts[0] > 20 { // four of them, in 20 s, to see whether it is back
 			t.Errorf("after %d answers, one that fails at once got %v", answersFirst, counts)
 		}
+	}
+}
+
+// TestFailedIsTriedAgain once in a while, as for all that is known it may be back; and it has its share again as soon as it is.
+func TestFailedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	const decay = 10 * time.Second
+	f := newFleet(balancer.Config{Decay: decay}, equal(balancer.Config{Decay: decay}, 3), constant(5*time.Millisecond))
+	f.call(100, 0)
+	dead := true
+	f.outcome = func(at int) balancer.Outcome {
+		if at == 0 && dead {
+			return balancer.OutcomeFailed
+		}
+		return balancer.OutcomeAnswered
+	}
+	f.call(100, 0)
+	for range 8 { // all that was in flight there
+		f.members[0].Stats.Begin()
+		f.members[0].Stats.End(f.now, time.Millisecond, balancer.OutcomeFailed)
+	}
+	if counts := f.call(10_000, 5*time.Millisecond); counts[0] < 17 || counts[0] > 20 {
+		t.Errorf("in 100 s, one that fails got %v, want a call each 5 s", counts)
+	}
+	dead = false
+	if counts := f.call(1000, 6*time.Millisecond); counts[0] == 0 {
+		t.Errorf("in 11 s, one that is back got %v", counts)
+	}
+	expectShares(t, f.call(10_000, 0), []int{1, 1, 1})
+}
+
+// TestFailedIsTriedAloneAgain: while one call sees whether an instance is back, no others do.
+func TestFailedIsTriedAloneAgain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(balancer.Config{}, equal(balancer.Config{}, 2), constant(5*time.Millisecond))
+	f.call(100, 0)
+	for range 8 {
+		f.members[0].Stats.Begin()
+		f.members[0].Stats.End(f.now, time.Millisecond, balancer.OutcomeFailed)
+	}
+	f.now = f.now.Add(15 * time.Second)
+	f.members[1].Stats.Begin()
+	f.members[1].Stats.End(f.now, 5*time.Millisecond, balancer.OutcomeAnswered)
+	for range 100 {
+		f.members[f.picker.Pick(balancer.Call{Now: f.now, Random: f.random.Uint64() | 1}, all)].Stats.Begin()
+	}
+	if got := f.members[0].Stats.InFlight(); got != 1 {
+		t.Errorf("%d of 100 calls that last see whether it is back, want 1", got)
 	}
 }
 

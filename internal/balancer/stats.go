@@ -74,10 +74,11 @@ func (s *Stats) Begin() { s.inFlight.Add(1) }
 func (s *Stats) End(now time.Time, latency time.Duration, outcome Outcome) (left int64) {
 	switch outcome {
 	case OutcomeAnswered:
+		again := false
 		if s.failures.Load() != 0 {
-			s.failures.Store(0)
+			again = s.failures.Swap(0) >= doubtful
 		}
-		s.update(now, func(known estimate, at uint32) estimate { return s.answered(known, at, float64(latency)) })
+		s.update(now, func(known estimate, at uint32) estimate { return s.answered(known, at, float64(latency), again) })
 	case OutcomeFailed:
 		row := s.failures.Add(1)
 		s.update(now, func(known estimate, at uint32) estimate { return failed(known, at, float64(latency), row) })
@@ -126,11 +127,14 @@ func (s *Stats) share(now int64) float64 {
 }
 
 // answered takes an answer into what is known. The first answer is often slower than all others, as caches are cold and code is loaded: of
-// the first two, the faster counts.
-func (s *Stats) answered(known estimate, at uint32, latency float64) estimate {
+// the first two, the faster counts. The first after failures in a row, again, replaces what they raised the estimate to, which was no latency:
+// else an instance that is back would have to climb down from there, by an eighth with each of the few answers that it is let give.
+func (s *Stats) answered(known estimate, at uint32, latency float64, again bool) estimate {
 	latency = max(latency, 1)
 	value := known.value()
 	switch {
+	case again:
+		return newEstimate(latency, at)
 	case known == 0:
 		return newEstimate(-latency, at)
 	case !known.warm():

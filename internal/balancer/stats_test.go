@@ -41,6 +41,9 @@ func TestEWMA(t *testing.T) {
 		end(0, 1*ms, balancer.OutcomeFailed, 400*ms, 30*time.Second)
 	}
 	end(0, time.Minute, balancer.OutcomeFailed, time.Minute, time.Minute) // a timeout counts for what it was
+	end(0, 30*ms, balancer.OutcomeAnswered, 30*ms, 30*ms)                 // and is over
+	end(0, 5*ms, balancer.OutcomeFailed, 30*ms, 30*ms)
+	end(0, 22*ms, balancer.OutcomeAnswered, 29*ms, 29*ms) // one failure raised nothing
 	end(time.Hour, 20*ms, balancer.OutcomeAnswered, 20*ms, 20*ms)
 	end(0, 50*ms, balancer.OutcomeFailed, 40*ms, 40*ms) // a slow one counts as slow, the first in a row too
 	end(-time.Hour, 40*ms, balancer.OutcomeAnswered, 40*ms, 40*ms)
