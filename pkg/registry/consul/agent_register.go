@@ -26,11 +26,23 @@ func (a *agent) ask(ctx context.Context, what string, send func(context.Context)
 
 // register registers a service instance, or changes the one of its ID. The agent goes on using the token of this request, which is returned, to tell
 // the servers of the instance. A check that it has already keeps its status, whatever the definition says: an update ends neither a critical check
-// nor an operator's maintenance (seen with Consul 1.22, with and without replace-existing-checks).
-func (a *agent) register(ctx context.Context, service *api.AgentServiceRegistration, options api.ServiceRegisterOpts) (token string, err error) {
+// nor an operator's maintenance (seen with Consul 1.22). Replacing all checks (replace-existing-checks) would end the maintenance, which is a check too.
+func (a *agent) register(ctx context.Context, service *api.AgentServiceRegistration) (token string, err error) {
 	return a.ask(ctx, fmt.Sprintf("register %q", service.ID), func(ctx context.Context) error {
-		return a.client.Agent().ServiceRegisterOpts(service, options.WithContext(ctx))
+		return a.client.Agent().ServiceRegisterOpts(service, api.ServiceRegisterOpts{}.WithContext(ctx))
 	})
+}
+
+// removeCheck makes the agent forget a check. That it does not know it is no error.
+func (a *agent) removeCheck(ctx context.Context, id string) error {
+	_, err := a.ask(ctx, fmt.Sprintf("remove check %q", id), func(ctx context.Context) error {
+		err := a.client.Agent().CheckDeregisterOpts(id, (&api.QueryOptions{}).WithContext(ctx))
+		if status(err) == http.StatusNotFound {
+			return nil
+		}
+		return err
+	})
+	return err
 }
 
 // deregister makes the agent forget a service instance. That it does not know it is no error.

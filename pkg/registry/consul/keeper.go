@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"golang.org/x/time/rate"
 
 	"github.com/0x1d/goplt/pkg/registry"
@@ -61,12 +60,18 @@ func newKeeper(agent *agent, instance registry.Instance, config *Config, logger 
 	return k
 }
 
+// begin tells the agent of the instance for the first time. One without a check must not be left with that of an earlier process.
+func (k *keeper) begin(ctx context.Context) error {
+	if err := k.register(ctx, k.instance); err != nil || k.check.Kind != CheckNone {
+		return err
+	}
+	return k.agent.removeCheck(ctx, checkID(k.id))
+}
+
 // register tells the agent of the instance, which with success is what is kept up.
 func (k *keeper) register(ctx context.Context, instance registry.Instance) error {
 	instance.Health, _ = k.said.get()
-	// Replacing all checks would also end a maintenance that an operator declared; but a registration without a check must not be left with the
-	// one of an earlier process.
-	token, err := k.agent.register(ctx, definition(instance, k.check), api.ServiceRegisterOpts{ReplaceExistingChecks: k.check.Kind == CheckNone})
+	token, err := k.agent.register(ctx, definition(instance, k.check))
 	if err == nil {
 		k.instance, k.token, k.unsure = instance, token, false
 	}

@@ -107,7 +107,7 @@ func (s *slot) put(ctx context.Context, made *registration) error {
 		return registry.ErrClosed
 	}
 	kept := s.current != nil && s.current.stop(ctx) // it must not bring the old definition back after the new one is there
-	err := made.register(ctx, made.instance)
+	err := made.begin(ctx)
 	if err == nil {
 		if s.current != nil {
 			s.current.retire()

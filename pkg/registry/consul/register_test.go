@@ -41,7 +41,6 @@ func TestRegisterDefinition(t *testing.T) {
 		config   func(*consul.Config)
 		instance func(*registry.Instance)
 		want     object
-		replace  bool
 	}{
 		"gRPC": {
 			func(*consul.Config) {}, func(*registry.Instance) {},
@@ -49,7 +48,6 @@ func TestRegisterDefinition(t *testing.T) {
 				"CheckID": "service:auth:auth-1", "Name": "grpc.health.v1", "GRPC": "[::1]:80", "Interval": "5s", "Timeout": "2s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
 			}},
-			false,
 		},
 		"gRPC with TLS": {
 			func(c *consul.Config) {
@@ -65,7 +63,6 @@ func TestRegisterDefinition(t *testing.T) {
 					"GRPCUseTLS": true, "TLSServerName": "auth.internal",
 				},
 			},
-			false,
 		},
 		"gRPC, an instance with a health name of its own that speaks TLS": {
 			func(*consul.Config) {},
@@ -79,7 +76,6 @@ func TestRegisterDefinition(t *testing.T) {
 					"Status": "passing", "DeregisterCriticalServiceAfter": "1m0s", "GRPCUseTLS": true, "TLSServerName": "::1",
 				},
 			},
-			false,
 		},
 		"TTL": {
 			kind(consul.CheckTTL), func(*registry.Instance) {},
@@ -87,12 +83,10 @@ func TestRegisterDefinition(t *testing.T) {
 				"CheckID": "service:auth:auth-1", "Name": "heartbeat of the process that registered the instance", "TTL": "15s", "Status": "passing",
 				"DeregisterCriticalServiceAfter": "1m0s",
 			}},
-			false,
 		},
 		"none, weight 0": {
 			kind(consul.CheckNone), func(i *registry.Instance) { i.Weight = 0 },
 			object{"Check": nil, "Meta": object{"goplt-weight": "0"}, "Weights": object{"Passing": 1.0, "Warning": 0.0}},
-			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,8 +116,8 @@ func TestRegisterDefinition(t *testing.T) {
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("the definition (-want +got):\n%s", diff)
 				}
-				if got := sent.URL.Query().Has("replace-existing-checks"); got != row.replace {
-					t.Errorf("replaces existing checks: %t", got)
+				if sent.URL.Query().Has("replace-existing-checks") {
+					t.Error("replaces all checks, and so would end an operator's maintenance")
 				}
 				found, err := watch(t, r).Next(t.Context())
 				if err != nil || len(found) != 1 {

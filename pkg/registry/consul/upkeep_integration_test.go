@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,6 +99,43 @@ func TestIntegrationUpdateKeepsWhatIsSaidOfTheInstance(t *testing.T) {
 		}
 		agent.Put("/v1/agent/service/maintenance/auth:auth-1?enable=false")
 		await(t, w, "auth-1")
+	})
+	t.Run("none", func(t *testing.T) {
+		t.Parallel()
+		given := instance()
+		given.Service = "mail"
+		client := catalog(t, agent.Address).Agent()
+		checks := func() []string {
+			t.Helper()
+			all, err := client.ChecksWithFilter(`ServiceID == "mail:auth-1"`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.Sorted(maps.Keys(all))
+		}
+		const ofEarlier, maintenance = "service:mail:auth-1", "_service_maintenance:mail:auth-1"
+		earlier := &api.AgentServiceRegistration{
+			ID: "mail:auth-1", Name: "mail", Check: &api.AgentServiceCheck{CheckID: ofEarlier, TTL: "1h", Status: api.HealthPassing},
+		}
+		if err := client.ServiceRegister(earlier); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.EnableServiceMaintenance(earlier.ID, "upgrade"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{maintenance, ofEarlier}, checks()); diff != "" {
+			t.Fatalf("checks (-want +got):\n%s", diff)
+		}
+		registration := register(t, overAgent(t, agent.Address, kind(consul.CheckNone)), given)
+		if diff := cmp.Diff([]string{maintenance}, checks()); diff != "" {
+			t.Errorf("checks after the registration (-want +got):\n%s", diff)
+		}
+		if err := registration.Update(t.Context(), 3, nil); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{maintenance}, checks()); diff != "" {
+			t.Errorf("checks after the update (-want +got):\n%s", diff)
+		}
 	})
 	t.Run("grpc", func(t *testing.T) {
 		t.Parallel()
