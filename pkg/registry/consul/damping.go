@@ -14,7 +14,8 @@ import (
 // A check that flaps at 5 Hz keeps its instance for as long as it flaps. Looks are 500 ms apart while the state changes, at least five of them in the
 // default grace, and one that finds the check passing ends the grace. They cannot all meet the critical half of its period: 500 ms is 2.5 periods
 // of 200 ms, so every other look falls into the other half, and 1.25 of 400 ms. At other frequencies looks may beat with the check; then its own
-// index, which Consul raises with each change of status, tells that it was something else than critical in between.
+// index, which Consul raises with each change of status, tells that it was something else than critical in between. Where several checks fail, each
+// has to have changed.
 //
 // It belongs to the goroutine of its feed.
 type damping struct {
@@ -26,7 +27,7 @@ type damping struct {
 type held struct {
 	addr   string
 	weight int
-	checks uint64    // the latest index of its checks
+	since  uint64    // since which index it fails
 	until  time.Time // when it leaves, as its check fails; zero while that passes
 }
 
@@ -35,15 +36,15 @@ func (d *damping) apply(now time.Time, live, failing []checked) []registry.Insta
 	set, next := make([]registry.Instance, 0, len(live)), make(map[string]held, len(live))
 	for _, instance := range live {
 		set = append(set, instance.Instance)
-		next[instance.ID] = held{addr: instance.Addr(), weight: instance.Weight, checks: instance.checks}
+		next[instance.ID] = held{addr: instance.Addr(), weight: instance.Weight}
 	}
 	for _, instance := range failing {
 		was, ok := d.known[instance.ID]
 		if !ok || d.grace == 0 || was.addr != instance.Addr() { // it never was well, or not where it is now
 			continue
 		}
-		if was.until.IsZero() || was.checks != instance.checks {
-			was.until, was.checks = now.Add(d.grace), instance.checks
+		if was.until.IsZero() || was.since != instance.since {
+			was.until, was.since = now.Add(d.grace), instance.since
 		}
 		if !now.Before(was.until) {
 			continue

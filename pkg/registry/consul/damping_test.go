@@ -164,6 +164,43 @@ func TestFlappingCheckTearsDownNothing(t *testing.T) {
 	}
 }
 
+// A check that stays critical is none that flaps, whatever the instance's other checks do.
+func TestFlappingNeighbourOfACriticalCheck(t *testing.T) {
+	for target, steady := range map[string]string{"consul:///auth": api.HealthCritical, "consul:///auth?passing=true": api.HealthWarning} {
+		t.Run(target, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent(entry("1", 80, api.HealthPassing), entry("2", 81, api.HealthPassing, api.HealthPassing))
+				r, _ := open(t, f)
+				w := watch(t, r, target)
+				expect(t, w, "1", "2")
+				var flapping sync.WaitGroup
+				flapping.Go(func() {
+					for at := range 60 {
+						failing := entry("2", 81, steady, []string{api.HealthCritical, api.HealthPassing}[at%2])
+						failing.Checks[0].ModifyIndex, failing.Checks[1].ModifyIndex = 50, uint64(100+at)
+						f.set(entry("1", 80, api.HealthPassing), failing)
+						pass(500 * time.Millisecond) // of the test's own time
+					}
+				})
+				began := time.Now()
+				for {
+					set, err := w.Next(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(set) == 1 {
+						break
+					}
+				}
+				if took := time.Since(began); took > 4*time.Second {
+					t.Errorf("the instance left after %v, want 3s", took)
+				}
+				flapping.Wait()
+			})
+		})
+	}
+}
+
 // All checks fail at once: each has its grace, then the rules of an empty set hold.
 func TestAllCriticalIsConfirmedAndHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,11 +40,11 @@ func (r *reading) good() []registry.Instance {
 	return all
 }
 
-// checked is an instance with the latest index of its checks, 0 if that is not known.
+// checked is an instance with what [failingSince] says of it.
 type checked struct {
 	registry.Instance
 
-	checks uint64
+	since uint64
 }
 
 // readEntries maps the entries that Consul answers to a question.
@@ -74,7 +74,7 @@ func readEntries(entries []*api.ServiceEntry, asked *question) reading {
 		}
 		taken[instance.ID] = true
 		instance.Health = health(entry, status)
-		switch found := (checked{Instance: instance, checks: checksIndex(entry)}); {
+		switch found := (checked{Instance: instance, since: failingSince(entry, asked.passing)}); {
 		case isLive:
 			read.live = append(read.live, found)
 		case status != api.HealthMaint:
@@ -123,14 +123,18 @@ func health(entry *api.ServiceEntry, status string) registry.Health {
 	}
 }
 
-// checksIndex returns the index of the latest change of an instance's checks.
-func checksIndex(entry *api.ServiceEntry) (latest uint64) {
+// failingSince returns the earliest index at which one of an instance's failing checks changed last; 0 if none fails. While that stays, the instance
+// has not been well in between, whatever its other checks did.
+func failingSince(entry *api.ServiceEntry, passingOnly passing) (earliest uint64) {
 	for _, check := range entry.Checks {
-		if check != nil {
-			latest = max(latest, check.ModifyIndex)
+		if check == nil || check.Status == api.HealthPassing || check.Status == api.HealthWarning && !bool(passingOnly) {
+			continue
+		}
+		if earliest == 0 || check.ModifyIndex < earliest {
+			earliest = check.ModifyIndex
 		}
 	}
-	return latest
+	return earliest
 }
 
 // mapEntry maps an entry whose Service is set, or says why it cannot be called.
