@@ -155,11 +155,22 @@ func (c *chain) serve(at int) {
 		}
 	}
 	c.serving = at
+	err := c.ailment()
 	if now := c.latest(); now.set == nil || !slices.EqualFunc(now.set, set, registry.Instance.Equal) {
-		c.publishSet(set)
-	} else if c.links[at].err == nil {
+		c.publish(func(n *news) { n.set, n.sets, n.err = set, n.sets+1, err })
+	} else if err == nil {
 		c.publishWell()
 	}
+}
+
+// ailment returns the error that lasts: of who serves, or of one that would if it could. That one in reserve is well ends no error.
+func (c *chain) ailment() error {
+	for _, link := range c.links[:c.serving+1] {
+		if link.err != nil {
+			return link.err
+		}
+	}
+	return nil
 }
 
 // status returns what is to say beyond the feeds.

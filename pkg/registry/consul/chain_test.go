@@ -1,6 +1,7 @@
 package consul_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -213,6 +214,45 @@ func TestFailoverSharesItsDatacenters(t *testing.T) {
 		}
 		if all := r.Status(); len(all) != 0 {
 			t.Errorf("left over: %+v", all)
+		}
+	})
+}
+
+// The error of a datacenter that is preferred lasts while another one serves: it is over when that one answers, and not news with each try.
+func TestErrorOfThePreferredDatacenterLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := datacenters()
+		f.cut("eu")
+		r, _ := open(t, f)
+		w := watch(t, r, chained).(*onlyNews).Watcher //nolint:forcetypeassert // sets that come again are what this is about
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		sets, errs := 0, 0
+		for {
+			set, err := w.Next(ctx)
+			if ctx.Err() != nil {
+				break
+			}
+			if err != nil {
+				errs++
+			} else if sets++; set[0].ID != "us-1" {
+				t.Errorf("the set is %v", set)
+			}
+			if sets == 1 && errs == 1 {
+				f.setIn("us", entry("us-1", 81)) // wakes who serves
+			}
+			for _, status := range r.Status() {
+				if status.Serving != "" && errs > 0 && status.Err == nil {
+					t.Errorf("after %d errors and %d sets the status is %+v", errs, sets, status)
+				}
+			}
+		}
+		if sets != 2 || errs < 10 {
+			t.Errorf("%d sets and %d errors, want 2 sets and an error with each try", sets, errs)
+		}
+		f.cut()
+		if set, err := w.Next(t.Context()); err != nil || set[0].ID != "eu-1" {
+			t.Errorf("Next = %v, %v", set, err)
 		}
 	})
 }
