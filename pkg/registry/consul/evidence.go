@@ -15,7 +15,7 @@ const restoredGrace = time.Minute
 
 // confirm asks for what was just found to be empty a second time, such that no lagging server can answer. If it is empty still, that takes effect
 // after the grace, if there is anything to keep until then. Instances that are all critical are asked for twice too, after their own grace: this is
-// one rule, and costs one query. Only where all are in maintenance is there nothing to wait for, as somebody took each of them out.
+// one rule, and costs one query. Only where all that stand are in maintenance is there nothing to wait for, as somebody took each of them out.
 func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	f.index = 0 // the answer that is to be confirmed was not published: if this ends early, the next query must not wait for a later one
 	got, err := f.ask(ctx, ConsistencyConsistent)
@@ -46,7 +46,8 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	f.index = nextIndex(f.index, got.index)
 	read := readEntries(got.entries, &f.question)
 	f.doubt = len(read.live) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
-	f.seen, f.maintained = got.index, read.maintained
+	f.seen = got.index
+	f.maintained = !slices.ContainsFunc(f.last, func(instance registry.Instance) bool { return !read.maintained[instance.ID] })
 	if len(read.live) == 0 && got.withheld {
 		return nil, &answeredError{mark: ErrForbidden, token: got.token, text: fmt.Sprintf("consul agent %s: %s: no usable instance is visible, and "+
 			"access control may withhold some; want a token with service:read and node:read", f.agent.where, f.question.what())}

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/registry/consul"
 )
@@ -134,6 +136,21 @@ func TestEmptyAfterAnOutage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Maintenance of one says nothing of those who are about to register again.
+func TestMaintenanceAfterALossOfState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent(entry("1", 80), entry("2", 80))
+		r, _ := open(t, f)
+		w := watch(t, r)
+		expect(t, w, "1", "2")
+		f.update(func() {
+			f.index, f.services = 4, byNode([]*api.ServiceEntry{entry("1", 80)})
+			f.services["1@node-1"].Checks = api.HealthChecks{{CheckID: "_service_maintenance:1", Status: api.HealthCritical}}
+		})
+		untilQuiet(t, w, 50*time.Second)
+	})
 }
 
 func TestEmptyAtFirstNeedsNoGrace(t *testing.T) {

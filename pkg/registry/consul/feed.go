@@ -49,7 +49,7 @@ type feed struct {
 	seen       uint64    // the index of the last answer
 	doubt      bool      // Consul was out of reach or its index went backwards, and no instance was seen since
 	emptyFrom  time.Time // when the empty set takes effect; zero if it is not about to
-	maintained bool      // the last answer's instances are all in maintenance
+	maintained bool      // all of last are in maintenance, by the last answer
 	damping    damping
 	trouble    trouble
 	skipLogged []string

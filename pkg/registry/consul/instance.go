@@ -25,10 +25,10 @@ const (
 
 // reading is what Consul's entries say.
 type reading struct {
-	live       []checked // may get calls, sorted by ID
-	failing    []checked // may not, as their checks stand; sorted by ID
-	skipped    []string  // what cannot be called though its checks pass, in words
-	maintained bool      // there are instances, and all are in maintenance
+	live       []checked       // may get calls, sorted by ID
+	failing    []checked       // may not, as their checks stand; sorted by ID
+	skipped    []string        // what cannot be called though its checks pass, in words
+	maintained map[string]bool // by ID, those in maintenance; nil if none is
 }
 
 // good returns the instances that may get calls.
@@ -53,7 +53,7 @@ func readEntries(entries []*api.ServiceEntry, asked *question) reading {
 	slices.SortStableFunc(entries, func(a, b *api.ServiceEntry) int { // so that of entries with the same ID always the same one keeps it
 		return cmp.Or(strings.Compare(a.Service.ID, b.Service.ID), strings.Compare(nodeName(a), nodeName(b)))
 	})
-	read := reading{live: make([]checked, 0, len(entries)), maintained: len(entries) > 0}
+	read := reading{live: make([]checked, 0, len(entries))}
 	taken := make(map[string]bool, len(entries))
 	for _, entry := range entries {
 		status := entry.Checks.AggregatedStatus()
@@ -65,7 +65,6 @@ func readEntries(entries []*api.ServiceEntry, asked *question) reading {
 				problem = "another instance of this node has the same ID"
 			}
 		}
-		read.maintained = read.maintained && status == api.HealthMaint
 		if problem != "" {
 			if isLive {
 				read.skipped = append(read.skipped, fmt.Sprintf("instance %q of node %q: %s", entry.Service.ID, nodeName(entry), problem))
@@ -79,6 +78,11 @@ func readEntries(entries []*api.ServiceEntry, asked *question) reading {
 			read.live = append(read.live, found)
 		case status != api.HealthMaint:
 			read.failing = append(read.failing, found)
+		default:
+			if read.maintained == nil {
+				read.maintained = make(map[string]bool)
+			}
+			read.maintained[instance.ID] = true
 		}
 	}
 	for _, list := range [][]checked{read.live, read.failing} {
