@@ -191,7 +191,8 @@ func TestKeyBalancerSubset(t *testing.T) {
 		}
 		reg.Set(slices.Concat(used, unused)...)
 		await(t, "the subset to be out of reach", func() bool {
-			return transport.Status().Changes[len(transport.Status().Changes)-1].What == "left"
+			changes := transport.Status().Changes
+			return changes[len(changes)-1].What == "left"
 		})
 		logins(t.Context(), t, transport, 20)
 		return names
