@@ -5,7 +5,8 @@
 //	go -C bench run . -callers 128 -only 'grpc'      # a part
 //	go -C bench run . -json > result.json            # for machines
 //	go -C bench run . picks                          # what a pick of the balancer costs
-//	go -C bench run . simulate                       # what the balancer does to latency, connections and newcomers
+//	go -C bench run . discovery                      # how soon changes in Consul are obeyed, and what watches cost: some ten minutes
+//	go -C bench run . simulate                       # what becomes of callers, instances and agents, on a clock of its own
 //
 // Each peer has a server and a client in processes of their own, which stay up for the whole run and are idle while others are
 // measured. The load is a closed loop: each caller sends its next call when the last one is answered. Rounds are interleaved, every

@@ -97,11 +97,17 @@ func TestWrongFlagsSayWhatIsRight(t *testing.T) {
 		{"-only (", "bench: -only \"(\": want a regular expression: error parsing regexp: missing closing ): `(`"},
 		{"-only nothing", `bench: -only "nothing" matches no peer; there are grpc-go, grpc-go rr+retry, connect-go grpc, `},
 		{"-d 1s everything", `bench: unexpected argument "everything": calls takes flags only, see bench -h`},
-		{"everything", `bench: unexpected argument "everything": there are the measurements calls, picks, simulate`},
+		{"everything", `bench: unexpected argument "everything": there are the measurements calls, picks, discovery, simulate`},
 		{"picks -instances 0", `bench: -instances "0": "0" is not a number within 1 to 1000000; want a list such as 3,1000`},
 		{"picks -d 1us", "bench: -d 1µs: want a duration of at least 1ms, such as 200ms"},
 		{"picks -rounds 0", "bench: -rounds 0: want 1 or more, best an odd number"},
 		{"picks 3", `bench: unexpected argument "3": picks takes flags only, see bench picks -h`},
+		{"discovery 3", `bench: unexpected argument "3": discovery takes flags only, see bench discovery -h`},
+		{"discovery -changes -1", "bench: -changes -1: want 1 or more, or 0 for none"},
+		{"discovery -services 0", "bench: -services 0: want 1 or more"},
+		{"discovery -d 1ms", "bench: -d 1ms: want a duration of at least 100ms, such as 20s"},
+		{"discovery -watches 0", `bench: -watches "0": "0" is not a number within 1 to 100000; want a list such as 100,1000`},
+		{"discovery -only nothing", `bench: -only "nothing" matches no kind of watches; there are loop on the API, api/watch, goplt registry, `},
 		{"simulate 3", `bench: unexpected argument "3": simulate takes flags only, see bench simulate -h`},
 	} {
 		var stdout, stderr bytes.Buffer

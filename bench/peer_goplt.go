@@ -33,9 +33,11 @@ func (auth) ValidateToken(_ context.Context, got string) (*services.TokenClaims,
 }
 
 // serveGoplt serves with all that an application gets by default: adapters, limits, time-outs, health, reflection.
-func serveGoplt() (*server, error) {
+func serveGoplt() (*server, error) { return hostAuth(auth{}) }
+
+func hostAuth(implementation services.AuthServiceClient) (*server, error) {
 	handlers := connect.NewServer()
-	adapters.RegisterAuth(handlers, auth{}, slog.New(slog.DiscardHandler))
+	adapters.RegisterAuth(handlers, implementation, slog.New(slog.DiscardHandler))
 	config := rpc.DefaultServerConfig()
 	config.Listen = "127.0.0.1:0"
 	hosting, err := rpc.NewServer(handlers, rpc.WithServerConfig(config))

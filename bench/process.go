@@ -28,6 +28,8 @@ type assignment struct {
 	Addr    string `json:"addr,omitempty"`    // of the server, for a client; a server has none
 	Callers int    `json:"callers,omitempty"` // the most that a client will be asked for
 	Profile string `json:"profile,omitempty"` // file for the CPU profile; empty for none
+
+	Watch *watchTask `json:"watch,omitempty"` // of a process that watches the agent at Addr
 }
 
 // command is what the parent asks a child for, one per line on its standard input: a run, of a client, or else its usage. A child ends when
@@ -44,6 +46,8 @@ type reply struct {
 	Sample sample `json:"sample,omitzero"`
 	Usage  usage  `json:"usage,omitzero"`
 	Error  string `json:"error,omitempty"`
+
+	Watch footprint `json:"watch,omitzero"`
 }
 
 // runChild does what a child process does and returns its exit status.
@@ -59,6 +63,9 @@ func serveParent(role string, commands *json.Decoder, replies *json.Encoder) err
 	var task assignment
 	if err := json.Unmarshal([]byte(role), &task); err != nil {
 		return err
+	}
+	if task.Watch != nil {
+		return serveAsWatcher(task, commands, replies)
 	}
 	matching, err := matchingPeers("^" + regexp.QuoteMeta(task.Peer) + "$")
 	if err != nil {
@@ -174,7 +181,10 @@ func startChild(ctx context.Context, task assignment, stderr io.Writer) (*child,
 		return nil, err
 	}
 	name := task.Peer + " server"
-	if task.Addr != "" {
+	switch {
+	case task.Watch != nil:
+		name = task.Peer
+	case task.Addr != "":
 		name = task.Peer + " client"
 	}
 	c := &child{name: name, process: process, input: input, ask: json.NewEncoder(input), answers: json.NewDecoder(output)}
