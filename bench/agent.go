@@ -16,7 +16,7 @@ import (
 
 // owner is the [consultest.T] of this program. It belongs to one goroutine.
 type owner struct {
-	ctx    context.Context //nolint:containedctx // its life, as that of a test
+	ctx    context.Context // its life, as that of a test
 	cancel context.CancelFunc
 	log    io.Writer
 	ends   []func()

@@ -80,7 +80,8 @@ func parseDiscovery(arguments []string, stderr io.Writer) (discoveryPlan, error)
 	flags.BoolVar(&p.json, "json", false, "print JSON")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprint(stderr, "usage: bench discovery [flags]\n\nIt starts Consul agents, whose command takes minutes to build the first time.\n\nIdle watches:\n")
+			fmt.Fprint(stderr, "usage: bench discovery [flags]\n\nIt starts Consul agents, whose command takes minutes to build the first time.\n")
+			fmt.Fprint(stderr, "\nIdle watches:\n")
 			for _, kind := range watchKinds() {
 				fmt.Fprintf(stderr, "  %-32s %s\n", kind.name, kind.about)
 			}

@@ -84,6 +84,13 @@ func (c *caller) note(began time.Time, answered string, err error) (hurry bool) 
 	return err == nil && time.Since(c.changed) < dense
 }
 
+// made returns how many calls were made, and how many of them failed.
+func (c *caller) made() (calls, failed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls, c.failed
+}
+
 // obeyed returns after what time calls obeyed the change, and whether they did.
 func (c *caller) obeyed() (time.Duration, bool) {
 	c.mu.Lock()

@@ -75,25 +75,31 @@ type changeSamples struct {
 
 // measureChanges has services change while clients call them. All clients of a service see the same changes at the same time.
 func measureChanges(ctx context.Context, address string, agent *api.Client, p discoveryPlan, progress io.Writer) (_ []changeSummary, err error) {
-	var addrs []string
-	for _, name := range []string{staying, moving} {
-		serving, err := hostAuth(named{name: name})
-		if err != nil {
+	stays, err := hostAuth(named{name: staying})
+	if err != nil {
+		return nil, err
+	}
+	defer stays.stop()
+	moves, err := hostAuth(named{name: moving})
+	if err != nil {
+		return nil, err
+	}
+	defer moves.stop()
+	var lanes []*lane
+	defer func() {
+		for _, opened := range lanes {
+			err = errors.Join(err, opened.close())
+		}
+	}()
+	for at := range min(p.lanes, p.changes) {
+		opened := &lane{agent: agent.Agent(), service: "change-" + strconv.Itoa(at), samples: make([]changeSamples, len(changeKinds))}
+		lanes = append(lanes, opened)
+		if err := opened.open(address, stays.addr, moves.addr); err != nil {
 			return nil, err
 		}
-		defer serving.stop()
-		addrs = append(addrs, serving.addr)
 	}
-	lanes := make([]*lane, min(p.lanes, p.changes))
 	var group sync.WaitGroup
 	errs := make(chan error, len(lanes))
-	for at := range lanes {
-		lanes[at] = &lane{agent: agent.Agent(), service: "change-" + strconv.Itoa(at), samples: make([]changeSamples, len(changeKinds))}
-		if err := lanes[at].open(address, addrs); err != nil {
-			return nil, errors.Join(err, lanes[at].close())
-		}
-		defer func() { err = errors.Join(err, lanes[at].close()) }()
-	}
 	fmt.Fprintf(progress, "%d changes of each of %d kinds\n", p.changes, len(changeKinds))
 	for at, changing := range lanes {
 		rounds := p.changes / len(lanes)
@@ -124,12 +130,12 @@ type lane struct {
 }
 
 // open registers the instance that stays and starts the clients.
-func (l *lane) open(address string, addrs []string) error {
+func (l *lane) open(address, stays, moves string) error {
 	var err error
-	if l.staying, err = l.instance(staying, addrs[0]); err != nil {
+	if l.staying, err = l.instance(staying, stays); err != nil {
 		return err
 	}
-	if l.moving, err = l.instance(moving, addrs[1]); err != nil {
+	if l.moving, err = l.instance(moving, moves); err != nil {
 		return err
 	}
 	if err := l.agent.ServiceRegister(l.staying); err != nil {
@@ -160,6 +166,9 @@ func (l *lane) instance(name, addr string) (*api.AgentServiceRegistration, error
 func (l *lane) close() error {
 	for _, stopped := range l.callers {
 		stopped.close()
+	}
+	if l.staying == nil || l.moving == nil {
+		return nil
 	}
 	err := l.agent.ServiceDeregister(l.staying.ID)
 	_ = l.agent.ServiceDeregister(l.moving.ID) // is there only if the run was cut short
@@ -229,8 +238,9 @@ func summarizeChanges(lanes []*lane) []changeSummary {
 			seen := obedience{Client: seeker.name}
 			for _, l := range lanes {
 				obeyed = append(obeyed, l.samples[at].obeyed[nth]...)
-				seen.Calls += l.callers[nth].calls
-				seen.Failed += l.callers[nth].failed
+				calls, failed := l.callers[nth].made()
+				seen.Calls += calls
+				seen.Failed += failed
 			}
 			seen.P50, seen.P99, seen.Max = quantileOf(obeyed, 0.5), quantileOf(obeyed, 0.99), slices.Max(obeyed)
 			summary.Clients = append(summary.Clients, seen)
@@ -247,7 +257,8 @@ func quantileOf(durations []time.Duration, q float64) time.Duration {
 }
 
 func writeChanges(out *strings.Builder, changes []changeSummary, p discoveryPlan) {
-	fmt.Fprintf(out, "\n%d changes of each kind, of %d services at a time with 2 instances: ms from when the request is sent to the first pick after which all obey\n\n",
+	fmt.Fprintf(out, "\n%d changes of each kind, of %d services at a time with 2 instances:\n"+
+		"ms from when the request is sent to the first pick from which on all obey; instances in turn, without slow start\n\n",
 		p.changes, min(p.lanes, p.changes))
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "change\trequest p50\t")

@@ -117,8 +117,9 @@ func measureWatches(ctx context.Context, agent string, pid int, cell idleCell, d
 }
 
 func writeIdle(out *strings.Builder, cells []idleCell, p discoveryPlan) {
-	fmt.Fprintf(out, "\nidle watches, each kind in a process of its own, of services with %d instances that do not change: %s, as long after they began;\n"+
-		"each connection carries one query at a time; in parentheses the ratio to the %s of as many watches that all know their instances\n", idleInstances, p.duration, watchLoop)
+	fmt.Fprintf(out, "\nidle watches, each kind in a process of its own, of services with %d instances that do not change: over %s, as long after\n"+
+		"they began; each connection carries one query at a time; in parentheses the ratio to as many of %q that all\n"+
+		"know their instances\n", idleInstances, p.duration, watchLoop)
 	for _, count := range p.watches {
 		fmt.Fprintln(out)
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)

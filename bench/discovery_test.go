@@ -47,7 +47,7 @@ func TestSeekersFollowAnAgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer serving.stop()
+		t.Cleanup(serving.stop)
 		host, port, err := net.SplitHostPort(serving.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestSeekersFollowAnAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		calling := startCaller(dialed)
-		defer calling.close()
+		t.Cleanup(calling.close)
 		following := &lane{service: "auth", callers: []*caller{calling}}
 		for _, there := range []bool{true, false, true} {
 			began := time.Now()
@@ -80,8 +80,8 @@ func TestSeekersFollowAnAgent(t *testing.T) {
 				t.Fatalf("%s: %v", kind.name, err)
 			}
 		}
-		if calling.failed > 0 {
-			t.Errorf("%s: %d of %d calls failed", kind.name, calling.failed, calling.calls)
+		if calls, failed := calling.made(); failed > 0 {
+			t.Errorf("%s: %d of %d calls failed", kind.name, failed, calls)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func TestSeekersFollowAnAgent(t *testing.T) {
 func TestFirstPickThatObeys(t *testing.T) {
 	failed := errors.New("failed")
 	type played struct {
-		at     time.Duration
+		at     int // ms
 		answer string
 		err    error
 	}
@@ -98,7 +98,7 @@ func TestFirstPickThatObeys(t *testing.T) {
 		name  string
 		there bool
 		calls []played
-		want  time.Duration // negative if not yet
+		want  int // ms; negative if not yet
 	}{
 		{"comes", true, []played{{-1, moving, nil}, {1, staying, nil}, {2, moving, nil}, {3, staying, nil}, {4, moving, nil}}, 2},
 		{"does not come", true, []played{{1, staying, nil}, {2, staying, nil}}, -1},
@@ -110,11 +110,11 @@ func TestFirstPickThatObeys(t *testing.T) {
 		var c caller
 		c.expect(changed, test.there)
 		for _, call := range test.calls {
-			c.note(changed.Add(call.at*time.Millisecond), call.answer, call.err)
+			c.note(changed.Add(time.Duration(call.at)*time.Millisecond), call.answer, call.err)
 		}
 		c.wrong = changed // long ago
 		got, ok := c.obeyed()
-		if ok != (test.want >= 0) || ok && got != test.want*time.Millisecond {
+		if ok != (test.want >= 0) || ok && got.Milliseconds() != int64(test.want) {
 			t.Errorf("%s: obeyed after %v, %t, want %d ms", test.name, got, ok, test.want)
 		}
 	}

@@ -81,7 +81,7 @@ func (a *agent) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
-	body := fmt.Sprintf(`[{"Node":{"Node":"node","Address":"10.0.0.1"},"Service":{"ID":"%s","Service":"%[1]s","Port":80,"Weights":{"Passing":1}}}]`, service)
+	body := fmt.Sprintf(`[{"Node":{"Node":"node","Address":"10.0.0.1"},"Service":{"ID":%q,"Service":%[1]q,"Port":80,"Weights":{"Passing":1}}}]`, service)
 	return &http.Response{
 		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
 		Header: http.Header{"X-Consul-Index": {"10"}}, Body: io.NopCloser(strings.NewReader(body)),

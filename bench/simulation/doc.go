@@ -1,6 +1,6 @@
-// Package simulation shows what goplt's balancer does to the callers and to the instances of a fleet, and its registry to Consul's agents, on the clock
-// of testing/synctest and with fixed seeds: the same numbers each time, in seconds. It consists of tests, which print tables and fail where goplt does
-// not do what it should:
+// Package simulation shows what goplt's balancer does to the callers and to the instances of a fleet, and its registry to Consul's agents, on the
+// clock of testing/synctest and with fixed seeds: the same numbers each time, but where a table says otherwise, in seconds. It consists of tests,
+// which print tables and fail where goplt does not do what it should:
 //
 //	go -C bench run . simulate
 //	go -C bench test -v -run TestSimulationSlowInstance ./simulation
