@@ -34,6 +34,7 @@ func (c *command) watch(ctx context.Context, loaded *config.Config, text string,
 	defer closeRegistry()
 	client := loaded.Client(target.Service)
 	client.Outlier.Enabled, client.Outlier.Probe.Interval = true, interval
+	client.Balancer.SubsetSize = 0 // those beyond a subset are not probed
 	client.Outlier.ConsecutiveFailures = cmp.Or(client.Outlier.ConsecutiveFailures, rpc.DefaultClientConfig().Outlier.ConsecutiveFailures)
 	transport, err := rpc.NewTransport(text, reg, rpc.WithClientConfig(client))
 	if err != nil {
@@ -129,6 +130,9 @@ func (v *watchView) print(status rpc.Status) error {
 	known := make(map[string]bool, len(status.Instances))
 	for _, i := range status.Instances {
 		known[i.ID+i.Addr] = true
+		if i.Probe != nil && i.Probe.Error != "" {
+			_, _ = fmt.Fprintf(out, "%s: the probe fails: %s\n", i.ID, i.Probe.Error)
+		}
 	}
 	for _, change := range status.Changes {
 		if !known[change.Instance+change.Addr] && change.What == "left" {
@@ -157,7 +161,7 @@ func latency(i rpc.InstanceStatus) string {
 	switch {
 	case i.Latency > 0:
 		return i.Latency.Round(10 * time.Microsecond).String()
-	case i.Probe != nil:
+	case i.Probe != nil && i.Probe.Error == "": // else it is the time to a failure
 		return "(" + i.Probe.Duration.Round(10*time.Microsecond).String() + ")"
 	default:
 		return "-"

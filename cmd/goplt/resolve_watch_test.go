@@ -42,6 +42,12 @@ func TestResolveWatch(t *testing.T) {
 			t.Errorf("no %q in %q", want, ejected)
 		}
 	}
+	if strings.Contains(ejected, "s)") {
+		t.Errorf("a latency of a probe that failed: %q", ejected)
+	}
+	if reason := stdout.await(t, "the probe fails: "); !strings.HasPrefix(reason, gone) || !strings.Contains(reason, "connection refused") {
+		t.Errorf("got %q, want to see why", reason)
+	}
 }
 
 // TestResolveWatchFailure: while the registry does not answer, the error is told once and the command goes on.
