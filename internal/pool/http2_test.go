@@ -78,7 +78,12 @@ func TestColdCallersDialAtMostTheLimit(t *testing.T) {
 				close(begin)
 				running.Wait()
 				stats := p.Stats()
-				if accepted := server.accepted.Load(); accepted < 1 || accepted > int64(limit) || stats.Dials != uint64(accepted) || stats.DialFailures > 0 {
+				allowed := uint64(limit)
+				if row.kind == pool.HTTP1 {
+					// net/http does not use a connection again whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
+					allowed += stats.Ended.Lost
+				}
+				if accepted := server.accepted.Load(); stats.Dials < 1 || stats.Dials > allowed || stats.Dials != uint64(accepted) || stats.DialFailures > 0 {
 					t.Errorf("%d connections, want at most %d; %+v", accepted, limit, stats)
 				}
 			})
