@@ -88,8 +88,8 @@ func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
 	}
 	var opened *watcher
 	opened = newWatcher(from, func() {
-		r.forget(opened)
 		leave()
+		r.forget(opened) // last, so that a Close of the registry meanwhile waits for it too
 	})
 	r.watchers[opened] = struct{}{}
 	return opened, nil

@@ -3,6 +3,9 @@ package consul_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,4 +53,31 @@ func TestCloseEndsTheQuery(t *testing.T) {
 			t.Error("the query goes on")
 		}
 	})
+}
+
+// A watcher that is being closed when the registry is, is waited for too. In real time: the waiting is for a mutex.
+func TestRegistryCloseWaitsForWatchersThatEnd(t *testing.T) {
+	f := newFakeAgent(entry("1", 80))
+	r, _ := open(t, f)
+	w := watch(t, r)
+	expect(t, w, "1")
+	cut := make(chan struct{})
+	var ended atomic.Bool
+	f.answerWith(func(r *http.Request) (*http.Response, error) {
+		<-r.Context().Done()
+		close(cut)
+		pass(50 * time.Millisecond) // of the transport's own time
+		ended.Store(true)
+		return nil, r.Context().Err()
+	})
+	var closing sync.WaitGroup
+	closing.Go(func() { _ = w.Close() })
+	<-cut
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if !ended.Load() {
+		t.Error("closed while a query of its own was under way")
+	}
+	closing.Wait()
 }
