@@ -248,7 +248,7 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 
 // verdict says whether the exchange was executed.
 func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
-	if e.blocked.Load() {
+	if e.blocked.Load() && c.transport.config.Protocol == ProtocolAuto {
 		return resilience.Refused // for its form, by something that never looked at the message
 	}
 	sent := e.sent()

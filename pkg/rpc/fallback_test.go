@@ -285,6 +285,7 @@ func TestProtocolGRPCNeverFallsBack(t *testing.T) {
 		server := startHTTP(t, blockGRPC(handler.mount(), http.StatusUnsupportedMediaType, &refused), http1And2)
 		transport, status := only(t, server.Listener.Addr().String(), protocol(rpc.ProtocolGRPC))
 		expectCode(t, login(t.Context(), transport), connect.CodeUnknown)
+		expectCount(t, "requests that met the proxy", &refused, 1) // it would answer the next one alike
 		expectCount(t, "logins", &handler.logins, 0)
 		expectAtRest(t, status(), rpc.ProtocolGRPC)
 	})
