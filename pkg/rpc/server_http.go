@@ -76,12 +76,22 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = rt.limit(w, r, found.stream)
 	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		err := connect.Errorf(connect.CodeUnimplemented, "%s %s: procedures are called by POST", r.Method, r.URL.Path)
-		_ = rt.errors.Write(&statusWriter{w, http.StatusMethodNotAllowed}, r, err)
+		rt.refuseMethod(w, r)
 		return
 	}
 	found.handler.ServeHTTP(w, r)
+}
+
+// refuseMethod answers a request for a procedure that is no POST. The protocols have no word for it but the HTTP status, which their clients
+// take for "unknown"; to gRPC, in either form, a body in JSON would say nothing.
+func (rt *router) refuseMethod(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Allow", http.MethodPost)
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	err := connect.Errorf(connect.CodeUnknown, "%s %s: procedures are called by POST", r.Method, r.URL.Path)
+	_ = rt.errors.Write(&statusWriter{w, http.StatusMethodNotAllowed}, r, err)
 }
 
 // limit adapts the time-outs that http.Server applies to every request to a kind of call: a stream has no bounds but for the one request

@@ -72,12 +72,19 @@ func TestServerNotAProcedure(t *testing.T) {
 		},
 		{
 			"GET of a procedure", server, "GET", "/test.v1.Words/Echo", "", 405, "Allow", "POST",
-			unimplemented(`GET /test.v1.Words/Echo: procedures are called by POST`),
+			`{"code":"unknown","message":"GET /test.v1.Words/Echo: procedures are called by POST"}`,
 		},
 		{
 			"GET of a procedure without side effects", server, "GET", "/test.v1.Words/Read?encoding=json&message=%22x%22", "", 405, "Allow", "POST",
-			unimplemented(`GET /test.v1.Words/Read: procedures are called by POST`),
+			`{"code":"unknown","message":"GET /test.v1.Words/Read: procedures are called by POST"}`,
 		},
+		{
+			"DELETE of a procedure", server, "DELETE", "/test.v1.Words/Echo", "application/json", 405, "Allow", "POST",
+			`{"code":"unknown","message":"DELETE /test.v1.Words/Echo: procedures are called by POST"}`,
+		},
+		// A body in JSON would be nothing that these protocols know.
+		{"DELETE by gRPC", server, "DELETE", "/test.v1.Words/Echo", "application/grpc", 405, "Content-Type", "", ""},
+		{"DELETE by gRPC-Web", server, "DELETE", "/test.v1.Words/Echo", "application/grpc-web+proto", 405, "Allow", "POST", ""},
 		{
 			"content type", server, "POST", "/test.v1.Words/Echo", "text/plain", 415, "Accept-Post",
 			"application/grpc, application/grpc+json, application/grpc+json; charset=utf-8, application/grpc+proto, " +
