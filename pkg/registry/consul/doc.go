@@ -34,7 +34,7 @@
 //   - An error never changes a set. What cannot be believed is an error: a truncated or oversized body, an index that is no number used as one, an
 //     empty set from which access control may have withheld instances, an answer from a server that lost its leader too long ago.
 //   - An empty set is believed after a second, consistent read, and takes effect after [Config.EmptyGrace]; after an outage, or where the state of
-//     Consul was lost, after a minute, in which the instances register again. That all are in maintenance takes effect at once.
+//     Consul was lost, after a minute, in which the instances register again. For so long those that are not back yet stand beside those that are. That all are in maintenance takes effect at once.
 //   - Removal by a check is damped, addition is immediate: a check that flaps changes an instance's health, and never the set's members.
 //   - Another datacenter takes over where one has no instances by these rules, and gives back at once. That one does not answer is no reason to
 //     switch, unless it never did.

@@ -9,10 +9,6 @@ import (
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
-// restoredGrace is the grace of an empty set that follows an outage, or a loss of Consul's state: whoever is registered notices within
-// [Config.VerifyInterval] or so, and registers again.
-const restoredGrace = time.Minute
-
 // confirm asks for what was just found to be empty a second time, such that no lagging server can answer. If it is empty still, that takes effect
 // after the grace, if there is anything to keep until then. Instances that are all critical are asked for twice too, after their own grace: this is
 // one rule, and costs one query. Only where all that stand are in maintenance is there nothing to wait for, as somebody took each of them out.
@@ -28,7 +24,8 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	}
 	grace := f.settings.EmptyGrace
 	if f.doubt {
-		grace = max(grace, restoredGrace)
+		grace = max(grace, lossGrace)
+		f.loss.begin(time.Now(), f.last)
 		f.logger.Warn("consul: no instance is registered since Consul was away; the last instances stand for now",
 			"instances", len(f.last), "for", grace)
 	}
@@ -45,7 +42,11 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	}
 	f.index = nextIndex(f.index, got.index)
 	read := readEntries(got.entries, &f.question)
-	f.doubt = len(read.live) == 0 && (f.doubt || got.index > 0 && got.index < f.seen)
+	backwards := got.index > 0 && got.index < f.seen
+	if backwards {
+		f.loss.begin(time.Now(), f.last)
+	}
+	f.doubt = len(read.live) == 0 && (f.doubt || backwards)
 	f.seen = got.index
 	f.maintained = !slices.ContainsFunc(f.last, func(instance registry.Instance) bool { return !read.maintained[instance.ID] })
 	if len(read.live) == 0 && got.withheld {
@@ -63,7 +64,8 @@ func (f *feed) accept(got answer) ([]registry.Instance, error) {
 	if f.saver.store != nil {
 		f.saver.keep(read.good())
 	}
-	return f.damping.apply(time.Now(), read.live, read.failing), nil
+	now := time.Now()
+	return f.loss.apply(now, f.damping.apply(now, read.live, read.failing), &read), nil
 }
 
 // nextIndex returns the index to query with after one answer has come, by the rules of Consul's documentation of blocking queries: an index that

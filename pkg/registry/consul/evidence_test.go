@@ -94,6 +94,27 @@ func TestReallyEmpty(t *testing.T) {
 	})
 }
 
+// Instances that Consul lost stand until they are back, however many are back before them; not so one that came back and left, nor one whose
+// address another has taken.
+func TestLostStateComesBackBitByBit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeAgent(entry("1", 80), entry("2", 81), entry("3", 82))
+		r, _ := open(t, f)
+		w := watch(t, r)
+		expect(t, w, "1", "2", "3")
+		f.update(func() { f.index, f.services = 4, byNode([]*api.ServiceEntry{entry("3", 82)}) })
+		expect(t, w, "1", "2", "3")
+		f.set(entry("3", 82), entry("2", 81))
+		expect(t, w, "1", "2", "3")
+		pass(10 * time.Second)
+		f.set(entry("3", 82))
+		expect(t, w, "1", "3") // the second left
+		f.set(entry("3", 82), entry("4", 80))
+		expect(t, w, "3", "4") // where the first was
+		untilQuiet(t, w, 2*time.Minute)
+	})
+}
+
 // Fault 4: an agent that was away comes back empty; whoever was registered there is about to register again.
 func TestEmptyAfterAnOutage(t *testing.T) {
 	for name, outage := range map[string]func(*testing.T, *fakeAgent, registry.Watcher){
@@ -110,15 +131,20 @@ func TestEmptyAfterAnOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFakeAgent(entry("1", 80), entry("2", 80))
+				f := newFakeAgent(entry("1", 80), entry("2", 81))
 				r, _ := open(t, f)
 				w := watch(t, r)
 				expect(t, w, "1", "2")
 				outage(t, f, w)
 				untilQuiet(t, w, 50*time.Second)
-				f.set(entry("1", 80)) // the first is back
-				expect(t, w, "1")
+				f.set(entry("1", 80)) // the first is back, and the second may be about to
+				expect(t, w, "1", "2")
 				began := time.Now()
+				expect(t, w, "1")
+				if took := time.Since(began); took < 5*time.Second || took > 15*time.Second {
+					t.Errorf("the second left %v after the first was back, want a minute after the loss", took)
+				}
+				began = time.Now()
 				f.set() // and the state is trusted again
 				expect(t, w)
 				if took := time.Since(began); took > 3*time.Second {

@@ -51,6 +51,7 @@ type feed struct {
 	emptyFrom  time.Time // when the empty set takes effect; zero if it is not about to
 	maintained bool      // all of last are in maintenance, by the last answer
 	damping    damping
+	loss       loss
 	trouble    trouble
 	skipLogged []string
 	saver      saver
@@ -213,7 +214,7 @@ func (f *feed) patience() time.Duration {
 	if f.question.prepared != "" {
 		wait = f.settings.QueryInterval*9/10 + rand.N(f.settings.QueryInterval/5+1)
 	}
-	for _, due := range []time.Time{f.emptyFrom, f.damping.earliest()} {
+	for _, due := range []time.Time{f.emptyFrom, f.damping.earliest(), f.loss.ends()} {
 		if !due.IsZero() {
 			wait = min(wait, time.Until(due))
 		}
