@@ -52,6 +52,7 @@ func TestBadInput(t *testing.T) {
 		{"registry scheme", []string{"config", "--registry", "etcd://x"}, exitUsage, `--registry "etcd://x": unknown scheme "etcd"`},
 		{"registry with a path", []string{"config", "--registry", "consul://x:1/auth"}, exitUsage, `has more than an address`},
 		{"static without an address", []string{"config", "--registry", "static://"}, exitUsage, `no addresses`},
+		{"interval without watch", []string{"resolve", "auth", "--interval", "1s"}, exitUsage, "--interval goes with --watch"},
 		{"interval", []string{"resolve", "auth", "--watch", "--interval", "1ms"}, exitUsage, "--interval 1ms is not at least 10ms"},
 		{"target", []string{"resolve", "consul:///../kv/x"}, exitUsage, `service name "../kv/x" holds ".."`},
 		{"target scheme", []string{"resolve", "etcd:///auth", "--registry", at}, exitUsage, `etcd`},

@@ -21,7 +21,7 @@ func (c *command) resolveCommand() *cobra.Command {
 		Use:   "resolve TARGET",
 		Short: "Show the instances that a registry knows of a target",
 		Long: "Show the instances that a registry knows of a target: a URL such as consul:///auth?tag=blue or static:///127.0.0.1:8080,\n" +
-			"or the name of a service in the configured registry.\n\n" +
+			"or the name of a service, which is found where a client with the same configuration finds it.\n\n" +
 			"With --watch, go on as a client that makes no calls of its own but asks each instance for its health, and show what such a client knows:\n" +
 			"zone, weight, what the registry's checks say, protocol, calls in flight, latency (a probe's, in brackets), circuit breaker,\n" +
 			"ejection and the latest change. On a terminal the table is kept up to date; elsewhere it is printed again when something has changed.",
@@ -35,7 +35,10 @@ func (c *command) resolveCommand() *cobra.Command {
 			if watch {
 				return c.watch(cmd.Context(), loaded, args[0], interval)
 			}
-			found, err := c.resolveOnce(cmd.Context(), loaded, args[0])
+			if cmd.Flags().Changed("interval") {
+				return usagef("--interval goes with --watch")
+			}
+			found, err := c.resolveOnce(cmd.Context(), loaded, loaded.Target(args[0]))
 			if err != nil {
 				return err
 			}

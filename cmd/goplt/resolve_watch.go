@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/0x1d/goplt"
@@ -19,20 +20,17 @@ import (
 const clearScreen = "\x1b[H\x1b[J"
 
 // watch shows what a client knows of a target's instances, until ctx ends.
-func (c *command) watch(ctx context.Context, loaded *config.Config, text string, interval time.Duration) error {
+func (c *command) watch(ctx context.Context, loaded *config.Config, name string, interval time.Duration) error {
 	if interval < 10*time.Millisecond {
 		return usageError{fmt.Errorf("--interval %v is not at least 10ms", interval)}
 	}
-	target, err := registry.ParseTarget(text)
-	if err != nil {
-		return usageError{err}
-	}
+	text := loaded.Target(name)
 	reg, closeRegistry, err := goplt.NewRegistry(loaded, goplt.WithLogger(c.logger(loaded)))
 	if err != nil {
 		return usageError{err}
 	}
 	defer closeRegistry()
-	client := loaded.Client(target.Service)
+	client := loaded.Client(name)
 	client.Outlier.Enabled, client.Outlier.Probe.Interval = true, interval
 	client.Balancer.SubsetSize = 0 // those beyond a subset are not probed
 	client.Outlier.ConsecutiveFailures = cmp.Or(client.Outlier.ConsecutiveFailures, rpc.DefaultClientConfig().Outlier.ConsecutiveFailures)
@@ -110,7 +108,7 @@ func withoutFigures(status rpc.Status) rpc.Status {
 
 func (v *watchView) print(status rpc.Status) error {
 	out := v.command.stdout
-	_, _ = fmt.Fprintf(out, "%s  %s  %d instances\n", time.Now().Format(time.TimeOnly), status.Target, len(status.Instances))
+	_, _ = fmt.Fprintf(out, "%s  %s  %s\n", time.Now().Format(time.TimeOnly), status.Target, counted(len(status.Instances)))
 	if status.Error != "" {
 		_, _ = fmt.Fprintf(out, "the registry does not answer, and its last answer stands: %s\n", status.Error)
 	}
@@ -134,13 +132,30 @@ func (v *watchView) print(status rpc.Status) error {
 			_, _ = fmt.Fprintf(out, "%s: the probe fails: %s\n", i.ID, i.Probe.Error)
 		}
 	}
-	for _, change := range status.Changes {
-		if !known[change.Instance+change.Addr] && change.What == "left" {
-			_, _ = fmt.Fprintf(out, "%s (%s) left at %s\n", change.Instance, change.Addr, change.At.Format(time.TimeOnly))
+	shown := 0
+	for _, change := range slices.Backward(status.Changes) { // the latest of each that is gone
+		if key := change.Instance + change.Addr; !known[key] && shown < maxGone {
+			known[key] = true
+			shown++
+			_, _ = fmt.Fprintf(out, "%s (%s) %s, at %s\n", change.Instance, change.Addr, change.What, change.At.Format(time.TimeOnly))
 		}
 	}
 	_, err = fmt.Fprintln(out)
 	return err
+}
+
+// maxGone is how many instances are shown that are gone.
+const maxGone = 5
+
+func counted(instances int) string {
+	switch instances {
+	case 0:
+		return "no instances"
+	case 1:
+		return "1 instance"
+	default:
+		return fmt.Sprintf("%d instances", instances)
+	}
 }
 
 // health is what the registry's checks say, and what the instance says itself where it says otherwise.

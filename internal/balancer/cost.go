@@ -61,7 +61,8 @@ func (p *Picker) spills(remote, local int, now int64) bool {
 }
 
 // latencies returns what is to be expected of two instances, for comparison. What is known of one fades with age towards what is known of the
-// other, not towards zero: an instance that was slow is tried again after a while, and then trusted again in time; one never measured is presumed to be like others,
+// other, not towards zero: an instance that was slow is tried again after a while, and then trusted again in time; one never measured is
+// presumed to be like others,
 // and two that are idle for long are alike, whichever was used last.
 func latencies(one, other *Stats, now int64) (a, b float64) {
 	knownA, knownB := estimate(one.latency.Load()), estimate(other.latency.Load())

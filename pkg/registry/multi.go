@@ -19,6 +19,19 @@ func NewMulti(fallback ServiceRegistry, byScheme map[string]ServiceRegistry) Ser
 	return &multi{fallback: fallback, byScheme: maps.Clone(byScheme)}
 }
 
+// ByScheme returns the registry of a scheme among those that reg combines, by [NewMulti], or reg itself where it combines none; false if there is no
+// such registry. A program that wants to know more of one than the interface says asserts its type:
+//
+//	if found, ok := registry.ByScheme(reg, consul.Scheme); ok {
+//		watches := found.(*consul.Registry).Status()
+func ByScheme(reg ServiceRegistry, scheme string) (ServiceRegistry, bool) {
+	if combined, ok := reg.(*multi); ok {
+		found, ok := combined.byScheme[scheme]
+		return found, ok
+	}
+	return reg, true
+}
+
 type multi struct {
 	fallback ServiceRegistry
 	byScheme map[string]ServiceRegistry

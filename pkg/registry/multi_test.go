@@ -70,6 +70,25 @@ func TestMultiRoutesByScheme(t *testing.T) {
 	}
 }
 
+func TestByScheme(t *testing.T) {
+	t.Parallel()
+	fallback, fixed := memory.New(), newStatic(t, nil)
+	both := registry.NewMulti(fallback, map[string]registry.ServiceRegistry{"memory": fallback, "static": fixed})
+	for _, row := range []struct {
+		reg    registry.ServiceRegistry
+		scheme string
+		want   registry.ServiceRegistry
+		ok     bool
+	}{{both, "static", fixed, true}, {both, "memory", fallback, true}, {both, "consul", nil, false}, {fixed, "static", fixed, true}} {
+		if got, ok := registry.ByScheme(row.reg, row.scheme); got != row.want || ok != row.ok {
+			t.Errorf("ByScheme(%T, %q) = %v, %t", row.reg, row.scheme, got, ok)
+		}
+	}
+	if err := both.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func ExampleParseTarget() {
 	target, err := registry.ParseTarget("consul:///auth?tag=blue")
 	fmt.Println(target.Scheme, target.Service, target.Params["tag"], err)

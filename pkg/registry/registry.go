@@ -33,8 +33,8 @@ type ServiceRegistry interface {
 // Watcher follows the set of instances of one target. One goroutine at a time may call Next; Close may be called at any time.
 type Watcher interface {
 	// Next returns the complete current set when it is called first, and after that blocks until the set differs from the one
-	// returned last, or the registry answers again after an error. Sets are complete, never deltas, sorted by instance ID, and the caller's to keep. An empty set is an answer: the registry
-	// knows of no usable instance.
+	// returned last, or the registry answers again after an error. Sets are complete, never deltas, sorted by instance ID, and the
+	// caller's to keep. An empty set is an answer: the registry knows of no usable instance.
 	//
 	// An error is not an empty set: the set returned last still stands, and Next may be called again at once, as it does its own
 	// waiting between tries. Errors that end the watch are the context's and [ErrClosed].

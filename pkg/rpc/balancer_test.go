@@ -192,7 +192,7 @@ func TestKeyBalancerSubset(t *testing.T) {
 		reg.Set(slices.Concat(used, unused)...)
 		await(t, "the subset to be out of reach", func() bool {
 			changes := transport.Status().Changes
-			return changes[len(changes)-1].What == "left"
+			return changes[len(changes)-1].What == "left: the registry no longer names it"
 		})
 		logins(t.Context(), t, transport, 20)
 		return names

@@ -84,7 +84,8 @@ type BreakerConfig struct {
 	// Enabled switches the breakers on. Default true.
 	Enabled bool `koanf:"enabled"`
 	// FailureRate opens the breaker when this share of the attempts within Window failed; 0 < rate ≤ 1. Only failures to serve count:
-	// connection failures, time-outs and unavailability, never an application's own error. Default 0.5.
+	// connections that fail, time-outs, and gateways that answer in the instance's place; never an error of the service's own, UNAVAILABLE
+	// included. Default 0.5.
 	FailureRate float64 `koanf:"failure_rate"`
 	// MinCalls is how many attempts within Window the rate needs to mean anything. Default 10.
 	MinCalls uint `koanf:"min_calls"`

@@ -40,7 +40,8 @@ type BalancerConfig struct {
 	// Decay is the time constant of the moving average of latencies: how soon an instance that was slow is tried again. Default 10s.
 	Decay time.Duration `koanf:"decay"`
 	// SubsetSize bounds how many instances this client uses, and so its connections, in a large fleet; which ones they are, rendezvous hashing of
-	// SubsetKey decides. If too few of them can serve, the others are used all the same. 0 means all. Default 0.
+	// SubsetKey decides: three quarters of them in Zone, if that is set, and at least one elsewhere to spill over to. If too few of them can
+	// serve, the others are used all the same. 0 means all. Default 0.
 	SubsetSize int `koanf:"subset_size"`
 	// SubsetKey tells this client from the others of the service, so that their subsets differ: a host's or a pod's name. Default a random key for
 	// each transport.

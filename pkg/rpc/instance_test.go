@@ -288,7 +288,7 @@ func TestFlappingKeepsConnections(t *testing.T) {
 		if _, prefaces, _ := listener.begins(); prefaces-before != row.newConnections {
 			t.Errorf("drain timeout %v: %d connections, want %d", row.drain, prefaces-before, row.newConnections)
 		}
-		if len(status.Changes) != 7 || status.Changes[1].What != "left" {
+		if len(status.Changes) != 7 || status.Changes[1].What != "left: the registry no longer names it" {
 			t.Errorf("drain timeout %v: changes %+v", row.drain, status.Changes)
 		}
 	}

@@ -114,7 +114,11 @@ func (t *Transport) pickerOf(instances []*instance, previous *balancer.Picker) *
 // retireLocked takes an instance out of use. Its attempts under way may finish, for up to the drain timeout; if the registry names it again within
 // that time, it goes on as if it had never been gone, so that a registry that flaps does not cost connections.
 func (t *Transport) retireLocked(key instanceKey, gone *instance) {
-	t.changes.notef(slog.LevelDebug, gone, "left")
+	reason := "the registry no longer names it"
+	if gone.described.Load().Health == registry.HealthCritical {
+		reason = "its checks go on failing"
+	}
+	t.changes.notef(slog.LevelDebug, gone, "left: %s", reason)
 	gone.removed.Store(true)
 	gone.want(false, t.config.Protocol)
 	t.retired[key] = gone

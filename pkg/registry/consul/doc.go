@@ -12,11 +12,12 @@
 // Parameters, each of which is checked before any request, and where the configuration has a default goes before it:
 //
 //	tag=blue                  instances with a tag
-//	filter=EXPRESSION         instances that a filter expression of Consul selects, as filter=Service.Meta.version+%3D%3D+%222%22
+//	filter=EXPRESSION         instances that a filter expression of Consul selects, as filter=Service.Meta.version == "2"; & and % escaped as in URLs
 //	passing=true              no instances whose checks warn; without it they are there, with Consul's warning weight
 //	dc=eu                     another datacenter than the agent's
 //	failover=us,ap            datacenters to fail over to, in order: the set is that of the first that has instances, and each is watched
-//	query=NAME                what a prepared query finds, asked every [Config.QueryInterval]; with dc, passing, address and consistency only
+//	query=NAME                what a prepared query finds, asked every [Config.QueryInterval]; the service in the path is but a name then, as for
+//	                          logs. With dc, passing, address and consistency only
 //	address=lan|wan|…         the tagged address of that kind ([TaggedAddress]), where an instance has one
 //	consistency=stale|…       which server may answer ([Consistency])
 //	ns=NAME, partition=NAME   a namespace, an admin partition; Consul Enterprise only, other agents refuse them
@@ -34,7 +35,8 @@
 //   - An error never changes a set. What cannot be believed is an error: a truncated or oversized body, an index that is no number used as one, an
 //     empty set from which access control may have withheld instances, an answer from a server that lost its leader too long ago.
 //   - An empty set is believed after a second, consistent read, and takes effect after [Config.EmptyGrace]; after an outage, or where the state of
-//     Consul was lost, after a minute, in which the instances register again. For so long those that are not back yet stand beside those that are. That all are in maintenance takes effect at once.
+//     Consul was lost, after a minute, in which the instances register again. For so long those that are not back yet stand beside those that are.
+//     That all are in maintenance takes effect at once.
 //   - Removal by a check is damped, addition is immediate: a check that flaps changes an instance's health, and never the set's members.
 //   - Another datacenter takes over where one has no instances by these rules, and gives back at once. That one does not answer is no reason to
 //     switch, unless it never did.

@@ -73,8 +73,8 @@ func (w *watcher) Next(ctx context.Context) ([]registry.Instance, error) {
 	}
 }
 
-// unseen returns what the source knows and Next has not returned: a set that differs, or that stands again after an error, else an error. Each error is of an attempt, before which the
-// source waited, so that a caller who asks on at once does not spin.
+// unseen returns what the source knows and Next has not returned: a set that differs, or that stands again after an error, else an error. Each error
+// is of an attempt, before which the source waited, so that a caller who asks on at once does not spin.
 func (w *watcher) unseen() (set []registry.Instance, isNew bool, err error) {
 	now := w.source.latest()
 	if now.sets != w.sets {
