@@ -42,7 +42,8 @@ type Config struct {
 	// SlowStart is the window over which the weight of a member that starts slowly grows from a tenth to all, linearly, as Envoy's
 	// slow start does by default; 0 for none.
 	SlowStart time.Duration
-	// Decay is the time in which what was measured of a latency loses two thirds of its say; 0 for 10 s, which is Finagle's.
+	// Decay is the time in which what was measured of a latency loses two thirds of its say, and after which P2C tries a member again that failed
+	// several times in a row; 0 for 10 s, which is Finagle's.
 	Decay time.Duration
 	// SubsetSize bounds how many members a client uses while they are usable; 0 for all.
 	SubsetSize int

@@ -92,8 +92,8 @@ func (s *Stats) End(now time.Time, latency time.Duration, outcome Outcome) (left
 // InFlight returns how many attempts the instance serves for this client now.
 func (s *Stats) InFlight() int64 { return s.inFlight.Load() }
 
-// EWMA returns the latency that is expected, a moving average that rises faster than it falls, as of the last answer; 0 before the second
-// one. With time it counts less in the comparison of two instances, but stays what it is.
+// EWMA returns the latency that is expected, a moving average that rises faster than it falls, as of the last answer, or of the last of several
+// failures in a row, which raise it; 0 before the second answer. With time it counts less in the comparison of two instances, but stays what it is.
 func (s *Stats) EWMA() time.Duration {
 	known := estimate(s.latency.Load())
 	if !known.warm() {

@@ -35,9 +35,11 @@ type BalancerConfig struct {
 	// are too few or too loaded. Default none, which is no preference.
 	Zone string `koanf:"zone"`
 	// SlowStart is for how long an instance that joined, or was let in again after its ejection, gets less than its share: from a tenth of its
-	// weight at first to all of it. The instances of the first set are not held back. 0 means none. Default 10s.
+	// weight at first to all of it. So does one whose breaker opened, from then on. The instances of the first set are not held back. 0 means
+	// none. Default 10s.
 	SlowStart time.Duration `koanf:"slow_start"`
-	// Decay is the time constant of the moving average of latencies: how soon an instance that was slow is tried again. Default 10s.
+	// Decay is the time constant of the moving average of latencies: how soon what was measured of a slow instance fades. One that failed several
+	// times in a row, and neither its breaker nor an ejection keeps out, is tried again after this time, by one call. Default 10s.
 	Decay time.Duration `koanf:"decay"`
 	// SubsetSize bounds how many instances this client uses, and so its connections, in a large fleet; which ones they are, rendezvous hashing of
 	// SubsetKey decides: three quarters of them in Zone, if that is set, and at least one elsewhere to spill over to. If too few of them can

@@ -42,8 +42,8 @@ type InstanceStatus struct {
 	EjectedUntil time.Time `json:"ejected_until,omitzero"`
 	// InFlight is how many attempts and streams are under way.
 	InFlight int64 `json:"in_flight"`
-	// Latency is what an answer is expected to take, a moving average that rises faster than it falls; 0 if too little is known. In JSON, a
-	// number of nanoseconds.
+	// Latency is what an answer is expected to take, a moving average that rises faster than it falls; 0 if too little is known. Failures in a row
+	// raise it, up to 30s, until the next answer. In JSON, a number of nanoseconds.
 	Latency time.Duration `json:"latency"`
 	// Spare says that the instance is outside the subset that this client uses as long as enough of that can serve.
 	Spare bool `json:"spare,omitempty"`
