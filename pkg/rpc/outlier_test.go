@@ -214,3 +214,57 @@ func TestApplicationErrorsNeverEject(t *testing.T) {
 		}
 	}
 }
+
+// TestEjectedIsTheLastResort: where nobody else may serve, because the breaker of the only other instance has given out its permits, calls go to
+// that one and not to the one that is ejected.
+func TestEjectedIsTheLastResort(t *testing.T) {
+	fleet, instances := startSickFleet(t, 2)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var hold atomic.Bool
+	fleet[1].login = func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+		if hold.CompareAndSwap(true, false) {
+			entered <- struct{}{}
+			<-release
+		}
+		return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "a"}}, nil
+	}
+	transport := newTransport(t, newScripted(instances...), func(config *rpc.ClientConfig) {
+		quickOutlier(config)
+		config.Outlier.BaseEjection = time.Hour
+		config.Outlier.MaxEjection = time.Hour
+		config.Breaker = rpc.BreakerConfig{
+			Enabled: true, FailureRate: 0.3, MinCalls: 5, Window: time.Minute, OpenFor: 1, HalfOpenSuccesses: 1,
+		}
+	})
+	logins(t.Context(), t, transport, 2)
+	fleet[0].sick.Store(true)
+	for transport.Status().Instances[0].Ejection == "serving" {
+		_ = validate(t.Context(), transport)
+	}
+	fleet[1].sick.Store(true)
+	await(t, "the other one's breaker to open", func() bool {
+		_ = login(t.Context(), transport)
+		return transport.Status().Instances[1].Breaker != "closed"
+	})
+	fleet[1].sick.Store(false)
+	hold.Store(true)
+	held := make(chan error, 1)
+	go func() { held <- login(t.Context(), transport) }() // takes the permit
+	<-entered
+	if got := transport.Status().Instances[1]; got.Breaker != "half-open" {
+		t.Fatalf("status %+v", got)
+	}
+	met := fleet[0].met.Load()
+	for range 20 {
+		if err := login(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := fleet[0].met.Load() - met; got > 0 {
+		t.Errorf("%d of 20 calls went to the instance that is ejected", got)
+	}
+	close(release)
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+}

@@ -266,7 +266,13 @@ func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bo
 			return v.instances[at], permit
 		}
 	}
-	at := v.picker.Pick(balanced, func(at int) bool { return !slices.Contains(tried, v.instances[at]) })
+	// An ejected instance is the last resort: it has to pass a probe first, and a breaker that is shut may be about to close.
+	at := v.picker.Pick(balanced, func(at int) bool {
+		return !(heedEjection && v.instances[at].host.Ejected()) && !slices.Contains(tried, v.instances[at])
+	})
+	if at < 0 {
+		at = v.picker.Pick(balanced, func(at int) bool { return !slices.Contains(tried, v.instances[at]) })
+	}
 	if at < 0 {
 		at = v.picker.Pick(balanced, func(int) bool { return true })
 	}
