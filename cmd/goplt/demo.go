@@ -276,7 +276,7 @@ func (d *demo) killUnderLoad(ctx context.Context, _ *servicestest.Platform) erro
 			met = instance.Failures
 		}
 	}
-	_, _ = fmt.Fprintf(d.out, "   %d calls by %d callers; instance %d killed after it had served %d; %d attempts met it dead and went elsewhere; failed calls: 0\n",
-		made.Load(), demoCallers, len(d.servers), served, met)
+	const told = "   %d calls by %d callers; instance %d killed after it had served %d; %d attempts met it dead and went elsewhere; failed calls: 0\n"
+	_, _ = fmt.Fprintf(d.out, told, made.Load(), demoCallers, len(d.servers), served, met)
 	return nil
 }

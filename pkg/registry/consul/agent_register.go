@@ -26,7 +26,8 @@ func (a *agent) ask(ctx context.Context, what string, send func(context.Context)
 
 // register registers a service instance, or changes the one of its ID. The agent goes on using the token of this request, which is returned, to tell
 // the servers of the instance. A check that it has already keeps its status, whatever the definition says: an update ends neither a critical check
-// nor an operator's maintenance (seen with Consul 1.22). Replacing all checks (replace-existing-checks) would end the maintenance, which is a check too.
+// nor an operator's maintenance (seen with Consul 1.22). Replacing all checks (replace-existing-checks) would end the maintenance, which is a check
+// too.
 func (a *agent) register(ctx context.Context, service *api.AgentServiceRegistration) (token string, err error) {
 	return a.ask(ctx, fmt.Sprintf("register %q", service.ID), func(ctx context.Context) error {
 		return a.client.Agent().ServiceRegisterOpts(service, api.ServiceRegisterOpts{}.WithContext(ctx))

@@ -224,7 +224,7 @@ func TestErrorOfThePreferredDatacenterLasts(t *testing.T) {
 		f := datacenters()
 		f.cut("eu")
 		r, _ := open(t, f)
-		w := watch(t, r, chained).(*onlyNews).Watcher //nolint:forcetypeassert // sets that come again are what this is about
+		w := watch(t, r, chained).(*onlyNews).Watcher
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		sets, errs := 0, 0
@@ -235,8 +235,11 @@ func TestErrorOfThePreferredDatacenterLasts(t *testing.T) {
 			}
 			if err != nil {
 				errs++
-			} else if sets++; set[0].ID != "us-1" {
-				t.Errorf("the set is %v", set)
+			} else {
+				sets++
+				if set[0].ID != "us-1" {
+					t.Errorf("the set is %v", set)
+				}
 			}
 			if sets == 1 && errs == 1 {
 				f.setIn("us", entry("us-1", 81)) // wakes who serves
