@@ -136,7 +136,7 @@ func (i *instance) describe(next registry.Instance) {
 	}
 	if last.Health != next.Health {
 		const unknown = "of unknown health"
-		i.changes.notef(slog.LevelInfo, i, "is %s in the registry, and was %s", cmp.Or(next.Health, unknown), cmp.Or(last.Health, unknown))
+		i.changes.notef(slog.LevelDebug, i, "is %s in the registry, and was %s", cmp.Or(next.Health, unknown), cmp.Or(last.Health, unknown))
 	}
 }
 

@@ -145,8 +145,8 @@ func WithInProcess(server *connect.Server) Option {
 	return optionFunc(func(settings *clientSettings) { settings.server = server })
 }
 
-// WithLogger has changes of state logged: instances that come and go at the level debug, what the registry changes of one and ejections that end at
-// info; failures of the registry, breakers, ejections and fallbacks at warn. By default nothing is logged.
+// WithLogger has changes of state logged: instances that come and go, and their health, at the level debug; what else the registry changes of one, and
+// ejections that end, at info; failures of the registry, breakers, ejections and fallbacks at warn. By default nothing is logged.
 func WithLogger(logger *slog.Logger) Option {
 	return optionFunc(func(settings *clientSettings) { settings.logger = logger })
 }
@@ -268,7 +268,7 @@ func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bo
 	}
 	// An ejected instance is the last resort: it has to pass a probe first, and a breaker that is shut may be about to close.
 	at := v.picker.Pick(balanced, func(at int) bool {
-		return !(heedEjection && v.instances[at].host.Ejected()) && !slices.Contains(tried, v.instances[at])
+		return (!heedEjection || !v.instances[at].host.Ejected()) && !slices.Contains(tried, v.instances[at])
 	})
 	if at < 0 {
 		at = v.picker.Pick(balanced, func(at int) bool { return !slices.Contains(tried, v.instances[at]) })

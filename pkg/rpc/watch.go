@@ -43,9 +43,11 @@ func (t *Transport) report(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	current := t.view.Load()
-	if current.err == nil || current.err.Error() != err.Error() {
-		t.logger.Warn("registry does not answer; keeping the instances known", "instances", len(current.instances), "error", err)
+	level := slog.LevelDebug
+	if current.err == nil { // the first of a row
+		level = slog.LevelWarn
 	}
+	t.logger.Log(t.ctx, level, "registry does not answer; keeping the instances known", "instances", len(current.instances), "error", err)
 	t.publishLocked(&view{instances: current.instances, picker: current.picker, updated: current.updated, err: err})
 }
 

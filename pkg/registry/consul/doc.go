@@ -42,7 +42,8 @@
 //     switch, unless it never did.
 //   - Watchers of the same question share one query, whose number no watcher adds to. It ends when the last of them closes. Queries are limited to
 //     two at once and two a second for each question, failing ones to one in up to 30 s; see [ErrForbidden] and [ErrRefused].
-//   - An agent that is out of reach is tried once a second, together for all questions. When it is back they return one after another, 50 a second.
+//   - An agent that is out of reach is tried by one question each second or less, and by the others seldom, 50 a second together at most. When it is
+//     back they return one after another, 50 a second.
 //   - At most [Config.MaxQueries] queries wait at an agent. More questions than that take turns, each in 15 s: so late a change may be seen.
 //   - A watch that begins while Consul does not answer has the instances of the snapshot, where [Config.Snapshot] keeps one.
 //   - The token is read again for every request where it is a file, and TLS' files are looked at; see [TLSConfig].
