@@ -70,13 +70,12 @@ func TestSimulationHerd(t *testing.T) {
 			rest(ctx, h.away)
 			by.comeBack()
 			rest(ctx, 2*time.Minute)
-			cancel()
-			following.Wait()
-
 			back, half, all := by.recovery()
 			peaks[h.name] = by.peak(100 * time.Millisecond)
 			fmt.Fprintf(table, "%s\t%v\t%d\t%d\t%d\t%.1f s\t%.1f s\t%.0f\t\n", h.name, h.away, by.peak(10*time.Millisecond), peaks[h.name],
 				by.peak(time.Second), half.Seconds(), all.Seconds(), float64(by.refused)/h.away.Seconds())
+			cancel() // only now: what its end frees for others is no part of the herd
+			following.Wait()
 			if back != watchers || all > h.within {
 				t.Errorf("%s: %d are back, the last after %v, want all %d within %v", h.name, back, all, watchers, h.within)
 			}

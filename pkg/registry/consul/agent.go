@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -88,14 +89,14 @@ func (a *agent) rotates() bool {
 }
 
 // share returns how long a query of one of the feeds may wait: less than wanted where there are more feeds than turns, so that each has a turn in
-// every [turnInterval].
+// every [turnInterval], with some time to spare for what Consul adds to a wait. Chance keeps those that began together from going on together.
 func (a *agent) share(wanted time.Duration) time.Duration {
 	feeds := a.feeds.Load()
 	if feeds <= int64(a.maxQueries) {
 		return wanted
 	}
 	each := time.Duration(int64(turnInterval) * int64(a.maxQueries) / feeds)
-	return min(wanted, max(each, time.Millisecond))
+	return min(wanted, max(each*3/4+rand.N(each/4+1), time.Millisecond))
 }
 
 // readNow lets a feed ask for what is there now, when few enough do so.
