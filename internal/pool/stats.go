@@ -34,6 +34,8 @@ type Endings struct {
 	Lost uint64
 	// Abandoned was closed by its caller, with [Conn.Abandon].
 	Abandoned uint64
+	// Renewed was taken out of use by [Pool.Renew].
+	Renewed uint64
 }
 
 // reason is why a connection was taken out of use.
@@ -46,6 +48,7 @@ const (
 	reasonPingTimeout
 	reasonLost
 	reasonAbandoned
+	reasonRenewed
 
 	reasons
 )
@@ -58,7 +61,7 @@ func (p *Pool) Stats() Stats {
 		Open: len(p.open), Queued: p.queue.Len(), Dials: p.dialed, DialFailures: p.dialFailures,
 		Ended: Endings{
 			Idle: p.endings[reasonIdle], Age: p.endings[reasonAge], GoAway: p.endings[reasonGoAway],
-			PingTimeout: p.endings[reasonPingTimeout], Lost: p.endings[reasonLost], Abandoned: p.endings[reasonAbandoned],
+			PingTimeout: p.endings[reasonPingTimeout], Lost: p.endings[reasonLost], Abandoned: p.endings[reasonAbandoned], Renewed: p.endings[reasonRenewed],
 		},
 	}
 	for conn := range p.open {

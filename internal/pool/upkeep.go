@@ -44,6 +44,13 @@ func (p *Pool) Cool() {
 	p.wakeLocked(0)
 }
 
+// Renew takes the connections there are out of use, so that further calls go over new ones. The calls on them finish.
+func (p *Pool) Renew() {
+	for _, conn := range *p.ready.Load() {
+		conn.retire(reasonRenewed)
+	}
+}
+
 // keptLocked is how many connections there are to be without anyone asking.
 func (p *Pool) keptLocked() int {
 	if !p.warm {
