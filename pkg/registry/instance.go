@@ -69,7 +69,7 @@ type Instance struct {
 	Health Health
 	// Tags are labels that targets can select by.
 	Tags []string
-	// Metadata holds further facts, such as "protocol" = "http" to say that gRPC does not get through to the instance.
+	// Metadata holds further facts, such as "protocol" = "http" to say that gRPC does not get through to the instance, or "grpc" to say that it does.
 	Metadata map[string]string
 	// Revision tells one registration of the ID from the next, so that what was learned about an earlier one is forgotten. An update leaves it.
 	Revision uint64

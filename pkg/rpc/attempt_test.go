@@ -213,10 +213,6 @@ func TestFault38BadAnswers(t *testing.T) {
 			_ = conn.Framer.WriteData(stream, false, []byte{1, 0, 0, 0, 4, 'j', 'u', 'n', 'k'})
 			conn.End(stream, 0)
 		}, connect.CodeInvalidArgument, "gzip"},
-		{"wrong content type", func(conn *h2Conn, stream uint32) {
-			conn.Header(stream, 0, hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "text/html"})
-			_ = conn.Framer.WriteData(stream, true, []byte("<html>"))
-		}, connect.CodeUnknown, `invalid content-type: "text/html"`},
 		{"no message", func(conn *h2Conn, stream uint32) {
 			conn.Begin(stream)
 			conn.End(stream, 0)

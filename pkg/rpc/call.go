@@ -12,6 +12,7 @@ import (
 
 	"github.com/0x1d/goplt/internal/pool"
 	"github.com/0x1d/goplt/internal/resilience"
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
 )
 
 // call is one unary call. It keeps the request message until an attempt succeeds, so that a retry, or the other protocol, sends the
@@ -141,14 +142,11 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 	end := ending{outcome: outcomeFailure} // what a panic below is taken for
 	defer func() { chosen.finish(permit, end.outcome, end.latency) }()
 	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
-	if end.blocked && c.transport.config.Protocol == ProtocolAuto {
-		// This very exchange showed, before it was executed, that gRPC does not get through: the same attempt goes on by the other
-		// protocol. What another call has found out about the instance is no reason to send this one again.
-		evidence := end.failed.err
-		end = c.exchange(ctx, chosen, &chosen.http, dst)
-		if end.answered {
-			chosen.learnHTTP(evidence)
-		}
+	if c.transport.config.Protocol == ProtocolAuto {
+		end = c.fallBack(ctx, chosen, end, dst)
+	}
+	if len(c.attempts) > 0 {
+		c.adoptInfo(end.info)
 	}
 	if end.failed == nil {
 		c.transport.budget.Succeeded()
@@ -158,13 +156,59 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 	return end.failed
 }
 
+// fallBack tells the instance what an exchange showed of whether gRPC gets through. The same attempt then goes on by the other protocol, if this very
+// exchange showed that gRPC does not: before it was executed, or where executing it again is safe. What another call has found out about the
+// instance is no reason to send this one again.
+func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst any) ending {
+	switch {
+	case end.by == ProtocolHTTP:
+		if chosen.fallback.trial.Load() && (end.spoken() || end.outcome != outcomeNone) {
+			chosen.fallback.tried(end.spoken(), end.error())
+		}
+		return end
+	case end.shown == grpcclient.Blocked:
+		replayed := c.exchange(ctx, chosen, &chosen.http, dst)
+		if replayed.answered {
+			chosen.fallback.learn(end.failed.err)
+		}
+		return replayed
+	case end.shown != grpcclient.Doubtful:
+		chosen.fallback.listen(end.shown, nil, end.began)
+		return end
+	}
+	chosen.fallback.doubt(end.failed.err, end.began)
+	if !end.failed.retryable || end.failed.delay > 0 || ctx.Err() != nil {
+		return end
+	}
+	replayed := c.exchange(ctx, chosen, &chosen.http, dst)
+	if !replayed.spoken() {
+		return end // says more of what is wrong
+	}
+	chosen.fallback.tried(true, nil)
+	return replayed
+}
+
 // ending is how an exchange ended.
 type ending struct {
-	failed   *failure      // nil if it succeeded
-	outcome  outcome       // what it says of the instance
-	latency  time.Duration // from when there was a connection; 0 if there was none
-	answered bool          // whether the service itself answered, be it with an error
-	blocked  bool          // whether it proves that gRPC does not get through
+	by       Protocol
+	failed   *failure            // nil if it succeeded
+	outcome  outcome             // what it says of the instance
+	began    time.Time           // when there was a connection; zero if there was none
+	latency  time.Duration       // from then on; 0 if there was none
+	answered bool                // whether there was an answer that has the form of the service's
+	shown    grpcclient.Evidence // of whether gRPC gets through
+	info     context.Context     //nolint:containedctx // holds the response metadata
+}
+
+// spoken reports whether the service itself answered in the protocol, be it with an error.
+func (e *ending) spoken() bool { return e.failed == nil || isRemote(e.failed.err) }
+
+// error is why the exchange failed; nil if it did not.
+func (e *ending) error() error {
+	if e.failed == nil {
+		return nil
+	}
+	return e.failed.err
 }
 
 // exchange speaks one protocol to one instance once.
@@ -179,23 +223,25 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	if !e.began.IsZero() {
 		latency = max(time.Since(e.began), 1)
 	}
-	if len(c.attempts) > 0 {
-		c.adoptInfo(e)
-	}
+	end := ending{by: wire.protocol, began: e.began, latency: latency, shown: e.shown(), info: e}
 	if err == nil {
-		return ending{outcome: outcomeSuccess, latency: latency, answered: true}
+		end.outcome, end.answered = outcomeSuccess, true
+		return end
 	}
-	blocked := e.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
+	end.answered = e.answered && end.shown != grpcclient.Doubtful
+	if errors.Is(err, pool.ErrNotHTTP2) {
+		end.shown = grpcclient.Blocked
+	}
 	verdict := c.verdict(e, wire)
 	if !verdict.Unexecuted() {
 		c.executed++
 	}
-	failed, result := c.judge(parent, e, verdict, err)
+	end.failed, end.outcome = c.judge(parent, e, verdict, err)
 	c.attempts = append(c.attempts, Attempt{
-		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(failed.err),
-		Duration: time.Since(started), Err: failed.err,
+		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(end.failed.err),
+		Duration: time.Since(started), Err: end.failed.err,
 	})
-	return ending{failed: failed, outcome: result, latency: latency, answered: e.answered, blocked: blocked}
+	return end
 }
 
 // attemptContext bounds an attempt by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that
@@ -248,7 +294,7 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 
 // verdict says whether the exchange was executed.
 func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
-	if e.blocked.Load() && c.transport.config.Protocol == ProtocolAuto {
+	if e.shown() == grpcclient.Blocked && c.transport.config.Protocol == ProtocolAuto {
 		return resilience.Refused // for its form, by something that never looked at the message
 	}
 	sent := e.sent()
@@ -281,7 +327,8 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	}
 	timedOut := e.timedOut(err)
 	result := outcomeFailure
-	if e.response != nil && e.answered && !e.broken && !timedOut {
+	doubtful := e.shown() == grpcclient.Doubtful
+	if e.response != nil && e.answered && !e.broken && !timedOut && !doubtful {
 		result = outcomeSuccess // an error of the service's own is an answer
 	}
 	if verdict.Unexecuted() {
@@ -289,7 +336,8 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 		return failed, result
 	}
 	pushback, pushed, refuses := pushback(e)
-	if !c.idempotent() || refuses || !retryableCode(verdict, err, pushed, timedOut) {
+	replayable := doubtful && c.transport.config.Protocol == ProtocolAuto // by the other protocol, or by another instance
+	if !c.idempotent() || refuses || !replayable && !retryableCode(verdict, err, pushed, timedOut) {
 		return failed, result
 	}
 	failed.retryable, failed.delay = c.transport.budget.Failed(), pushback

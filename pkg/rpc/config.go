@@ -14,7 +14,9 @@ import (
 type Protocol string
 
 const (
-	// ProtocolAuto is gRPC, and Connect/JSON over HTTP/1.1 for each instance to which gRPC provably does not get through. The default.
+	// ProtocolAuto is gRPC, and Connect/JSON over HTTP/1.1 for each instance to which gRPC provably does not get through, for as long as it does not.
+	// An instance's metadata may say which it is: "protocol" = "http" has gRPC never tried, "grpc" has only proof count that it does not get
+	// through, and nothing be inferred from answers that lost their trailers. The default.
 	ProtocolAuto Protocol = "auto"
 	// ProtocolGRPC is gRPC and nothing else.
 	ProtocolGRPC Protocol = "grpc"

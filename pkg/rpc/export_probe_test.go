@@ -13,7 +13,7 @@ type Probed struct{ instance *instance }
 
 // NewProbed returns the instance without connections.
 func NewProbed(described registry.Instance, config *ClientConfig) *Probed {
-	return &Probed{newInstance(described, config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil)}
+	return &Probed{newInstance(described, config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil, nil)}
 }
 
 // Probe probes it.
@@ -27,7 +27,7 @@ func (p *Probed) Traces() (calls, failures uint64, inFlight int64) {
 }
 
 // SpeaksHTTP reports whether gRPC was learned not to get through.
-func (p *Probed) SpeaksHTTP() bool { return p.instance.speaksHTTP.Load() }
+func (p *Probed) SpeaksHTTP() bool { return p.instance.fallback.http.Load() }
 
 // Breaker returns the state of its breaker.
 func (p *Probed) Breaker() string { return p.instance.breaker.State().String() }

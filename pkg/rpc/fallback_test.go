@@ -400,7 +400,7 @@ func TestFault31BurstsOf502(t *testing.T) {
 		t.Run(string(spoken), func(t *testing.T) {
 			var handler authHandler
 			var left, met atomic.Int64
-			service := handler.mount()
+			service := handler.withHealth(t)
 			server := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 				met.Add(1)
 				if left.Add(-1) >= 0 {
@@ -427,6 +427,7 @@ func TestFault31BurstsOf502(t *testing.T) {
 			if got := status(); got.Protocol != want || got.InFlight != 0 || got.Failures != 3 {
 				t.Errorf("status %+v; want protocol %s and 3 failures", got, want)
 			}
+			expectNoChange(t, transport, "probed")
 		})
 	}
 }
@@ -445,7 +446,7 @@ func TestFault32ApplicationErrors(t *testing.T) {
 				handler := &authHandler{login: func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 					return nil, connect.NewError(code, "the service's own words").WithDetail(detail)
 				}}
-				server := startHTTP(t, handler.mount(), http1And2)
+				server := startHTTP(t, handler.withHealth(t), http1And2)
 				transport, status := only(t, server.Listener.Addr().String(), func(config *rpc.ClientConfig) {
 					config.Protocol, config.Breaker.MinCalls = spoken, 1
 				})
@@ -471,6 +472,7 @@ func TestFault32ApplicationErrors(t *testing.T) {
 				if got := status(); got.Calls != 5 || got.Failures != 0 {
 					t.Errorf("%d calls, %d failures; want 5 and 0", got.Calls, got.Failures)
 				}
+				expectNoChange(t, transport, "probed")
 			})
 		}
 	}

@@ -27,8 +27,8 @@ type instance struct {
 	id, addr  string
 
 	grpc, http wire
-	// speaksHTTP is set once gRPC provably does not get through.
-	speaksHTTP atomic.Bool
+	newWire    func(Protocol) wire // with a pool of its own
+	fallback   *fallback
 
 	host         *outlier.Host      // nil if there is no ejection
 	breaker      resilience.Breaker // nil if switched off
@@ -61,17 +61,18 @@ func keyOf(described registry.Instance) instanceKey {
 	return instanceKey{id: described.ID, addr: described.Addr()}
 }
 
-// protocolHint is the key of the metadata by which an instance may say that gRPC does not get through to it; see [registry.Instance].
+// protocolHint is the key of the metadata by which an instance may say how it is spoken to; see [registry.Instance]. With http, gRPC is never tried.
+// With grpc, only proof that gRPC does not get through has it spoken to otherwise.
 const protocolHint = "protocol"
 
 func newInstance(
-	described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes, prober *prober,
+	described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes, prober *prober, probes *fallbackProbes,
 ) *instance {
 	i := &instance{id: described.ID, addr: described.Addr(), changes: changes, stats: balancer.NewStats(config.Balancer.internal())}
 	i.described.Store(&described)
-	i.speaksHTTP.Store(hintsHTTP(described))
-	i.grpc = newWire(ProtocolGRPC, i.addr, config, security)
-	i.http = newWire(ProtocolHTTP, i.addr, config, security)
+	i.newWire = func(protocol Protocol) wire { return newWire(protocol, i.addr, config, security) }
+	i.grpc, i.http = i.newWire(ProtocolGRPC), i.newWire(ProtocolHTTP)
+	i.fallback = newFallback(i, hintOf(described), probes)
 	if prober != nil {
 		i.host = prober.detector.NewHost(i.ejectionChanged)
 	}
@@ -89,14 +90,6 @@ func newInstance(
 		})
 	}
 	return i
-}
-
-// learnHTTP remembers that gRPC does not get through to the instance, of which its other protocol has answered.
-func (i *instance) learnHTTP(evidence error) {
-	if !i.speaksHTTP.Swap(true) {
-		i.changes.notef(slog.LevelWarn, i, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
-		i.keepWarm(ProtocolAuto)
-	}
 }
 
 // ejectionChanged is told of each change of phase in the ejection of the instance.
@@ -117,15 +110,13 @@ var _ probeTarget = (*instance)(nil)
 func (i *instance) outlierHost() *outlier.Host { return i.host }
 func (i *instance) inUse() bool                { return i.wanted.Load() }
 
-func hintsHTTP(described registry.Instance) bool {
-	return described.Metadata[protocolHint] == string(ProtocolHTTP)
-}
+func hintOf(described registry.Instance) Protocol { return Protocol(described.Metadata[protocolHint]) }
 
 // describe takes over what the registry now says of the instance. What was learned of its protocol is forgotten with a new registration, which
 // may be of another program, whose connections would have ended with it; and when the instance says something else of its protocol.
 func (i *instance) describe(next registry.Instance) {
-	last, hint := i.described.Swap(&next), hintsHTTP(next)
-	if (last.Revision != next.Revision || hintsHTTP(*last) != hint) && i.speaksHTTP.Swap(hint) != hint {
+	last, hint := i.described.Swap(&next), hintOf(next)
+	if (last.Revision != next.Revision || hintOf(*last) != hint) && i.fallback.register(hint) {
 		i.changes.notef(slog.LevelInfo, i, "registered anew: its protocol is what it says, not what was learned")
 	}
 	if last.Weight != next.Weight {
@@ -154,7 +145,7 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls
 	if config.CompressRequests {
 		options = append(options, connecthttp.WithSendGzip())
 	}
-	doer := httpDoer{answered: grpcclient.Answered, blocked: grpcclient.Blocked}
+	doer := httpDoer{answered: grpcclient.Answered, grpc: true}
 	if protocol == ProtocolGRPC {
 		options = append(options, grpcclient.Options()...)
 	} else {
@@ -171,7 +162,7 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls
 
 // wireFor returns how to speak to the instance now.
 func (i *instance) wireFor(protocol Protocol) *wire {
-	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.speaksHTTP.Load() {
+	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.fallback.http.Load() {
 		return &i.http
 	}
 	return &i.grpc
@@ -209,6 +200,7 @@ func (i *instance) enter() bool {
 // close ends the connections, and the attempts on them.
 func (i *instance) close() {
 	i.closeOnce.Do(func() {
+		i.fallback.close()
 		i.grpc.pool.Close()
 		i.http.pool.Close()
 	})

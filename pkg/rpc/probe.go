@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"github.com/0x1d/goplt/internal/pool"
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -28,29 +29,33 @@ func (i *instance) probe(ctx context.Context, spoken Protocol) (err error) {
 		i.lastProbe.Store(&result)
 	}()
 	name := i.described.Load().Metadata[registry.MetadataHealth]
-	blocked, err := probe(ctx, i.wireFor(spoken), name)
-	if !blocked || spoken != ProtocolAuto {
+	shown, err := probe(ctx, i.wireFor(spoken), name)
+	if spoken != ProtocolAuto {
+		return err
+	}
+	i.fallback.listen(shown, err, result.At)
+	if shown != grpcclient.Blocked {
 		return err
 	}
 	evidence := err
 	if _, err = probe(ctx, &i.http, name); err == nil {
-		i.learnHTTP(evidence)
+		i.fallback.learn(evidence)
 	}
 	return err
 }
 
-// probe asks by one protocol. It also reports whether gRPC proved not to get through.
-func probe(ctx context.Context, chosen *wire, name string) (blocked bool, err error) {
+// probe asks by one protocol. It also returns what that shows of whether gRPC gets through.
+func probe(ctx context.Context, chosen *wire, name string) (grpcclient.Evidence, error) {
 	line := &direct{wire: chosen, exchange: &exchange{}}
 	status, err := CheckHealth(ctx, line, name)
-	blocked = line.exchange.blocked.Load() || errors.Is(err, pool.ErrNotHTTP2)
+	shown := line.shown(err)
 	switch {
 	case err != nil && !line.offersNone(err):
-		return blocked, fmt.Errorf("health by %s: %w", chosen.protocol, err)
+		return shown, fmt.Errorf("health by %s: %w", chosen.protocol, err)
 	case err == nil && status != HealthServing && status != HealthServiceUnknown:
-		return false, fmt.Errorf("health by %s: the instance is %v", chosen.protocol, status)
+		return shown, fmt.Errorf("health by %s: the instance is %v", chosen.protocol, status)
 	default:
-		return blocked, nil
+		return shown, nil
 	}
 }
 
@@ -79,6 +84,14 @@ func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connec
 		return nil, err
 	}
 	return &directStream{ClientStream: stream, exchange: d.exchange}, nil
+}
+
+// shown returns what the exchange, which ended by err, shows of whether gRPC gets through.
+func (d *direct) shown(err error) grpcclient.Evidence {
+	if errors.Is(err, pool.ErrNotHTTP2) {
+		return grpcclient.Blocked
+	}
+	return d.exchange.shown()
 }
 
 // offersNone reports whether there was an answer that says nothing of the instance's health: that it does not offer the service, or not to this

@@ -12,6 +12,7 @@ import (
 
 	"github.com/0x1d/goplt/internal/pool"
 	"github.com/0x1d/goplt/internal/resilience"
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
 )
 
 // stream is a client, server or bidirectional stream. It is opened by its first operation: until a connection is reserved, it may move
@@ -29,6 +30,8 @@ type stream struct {
 	chosen   *instance
 	permit   permit
 	exchange *exchange
+	byHTTP   bool
+	began    time.Time
 	evidence error // that gRPC does not get through to chosen, until the other protocol has proved to
 	ended    sync.Once
 }
@@ -71,6 +74,9 @@ func (s *stream) CloseSend() error {
 // sent ends a server stream whose one request could not be sent: its caller gets the error and no stream that could be closed.
 func (s *stream) sent(err error) error {
 	if err != nil && s.spec.StreamType == connect.StreamTypeServer {
+		if !s.byHTTP {
+			s.heard(err)
+		}
 		err = s.explained(err)
 		s.end(err)
 		_ = s.inner.Close()
@@ -85,10 +91,7 @@ func (s *stream) Receive(message any) error {
 		return err
 	}
 	err = inner.Receive(message)
-	if s.evidence != nil && (err == nil || errors.Is(err, io.EOF) || isRemote(err)) {
-		s.chosen.learnHTTP(s.evidence)
-		s.evidence = nil
-	}
+	s.heard(err)
 	if err == nil && s.spec.StreamType != connect.StreamTypeClient {
 		return nil
 	}
@@ -97,13 +100,31 @@ func (s *stream) Receive(message any) error {
 	return err
 }
 
+// heard tells the instance what the end of a stream, or a message, shows of the protocol that it is spoken to by.
+func (s *stream) heard(err error) {
+	if s.transport.config.Protocol != ProtocolAuto {
+		return
+	}
+	answered := err == nil || errors.Is(err, io.EOF) || isRemote(err)
+	switch {
+	case s.evidence != nil && answered:
+		s.chosen.fallback.learn(s.evidence)
+		s.evidence = nil
+	case !s.byHTTP:
+		if shown := s.exchange.takeEvidence(); shown != grpcclient.Blocked {
+			s.chosen.fallback.listen(shown, err, s.began)
+		} else {
+			s.chosen.fallback.learn(err) // the next stream gets through; this one's message is gone
+		}
+	case s.chosen.fallback.trial.Load() && (answered || s.ctx.Err() == nil):
+		s.chosen.fallback.tried(answered, err)
+	}
+}
+
 // explained adds to an error what the wire cannot know of it.
 func (s *stream) explained(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || isRemote(err) {
 		return err
-	}
-	if s.exchange.blocked.Load() && s.transport.config.Protocol == ProtocolAuto {
-		s.chosen.learnHTTP(err) // the next stream gets through; this one's message is gone
 	}
 	if s.transport.ctx.Err() != nil {
 		return cutOff(err)
@@ -181,7 +202,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 		return failed
 	}
 	s.chosen, s.permit = chosen, permit
-	s.exchange = &exchange{Context: s.ctx, conn: conn}
+	s.exchange, s.byHTTP, s.began = &exchange{Context: s.ctx, conn: conn}, wire.protocol == ProtocolHTTP, time.Now()
 	if s.inner, err = wire.transport.NewClientStream(s.exchange, s.spec); err != nil {
 		s.exchange.finish()
 		chosen.finish(permit, outcomeNone, 0)

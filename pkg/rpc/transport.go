@@ -35,7 +35,8 @@ type Transport struct {
 	budget    *resilience.Budget
 
 	balancing balancer.Config
-	prober    *prober // nil if there is no ejection
+	prober    *prober         // nil if there is no ejection
+	fallbacks *fallbackProbes // nil unless the protocol is auto
 	changes   changes
 	view      atomic.Pointer[view]
 	mu        sync.Mutex
@@ -69,7 +70,7 @@ type view struct {
 //
 // reg stays the caller's to close, after the transport. It may be nil for the protocol inprocess.
 func NewTransport(target string, reg registry.ServiceRegistry, options ...Option) (*Transport, error) {
-	settings := clientSettings{config: DefaultClientConfig(), logger: slog.New(slog.DiscardHandler)}
+	settings := clientSettings{config: DefaultClientConfig(), logger: slog.New(slog.DiscardHandler), pace: defaultFallbackPace()}
 	for _, option := range options {
 		option.applyClient(&settings)
 	}
@@ -96,6 +97,9 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 	}
 	if t.config.Outlier.Enabled {
 		t.prober = newProber(t.config.Outlier, t.config.Protocol, t.probeTargets)
+	}
+	if t.config.Protocol == ProtocolAuto {
+		t.fallbacks = newFallbackProbes(settings.pace)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.view.Store(&view{picker: balancer.New(t.balancing, nil, nil)})
@@ -129,6 +133,7 @@ type clientSettings struct {
 	config ClientConfig
 	server *connect.Server
 	logger *slog.Logger
+	pace   fallbackPace
 }
 
 type optionFunc func(*clientSettings)
@@ -203,6 +208,9 @@ func (t *Transport) Close() error {
 		t.watching.Wait()
 		if t.prober != nil {
 			t.prober.close()
+		}
+		if t.fallbacks != nil {
+			t.fallbacks.close()
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()

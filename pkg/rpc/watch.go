@@ -73,7 +73,7 @@ func (t *Transport) adopt(set []registry.Instance) {
 			delete(t.retired, key)
 			known.describe(described)
 		default:
-			known = newInstance(described, &t.config, t.security, &t.changes, t.prober)
+			known = newInstance(described, &t.config, t.security, &t.changes, t.prober, t.fallbacks)
 			if !before.updated.IsZero() {
 				known.stats.StartSlowly(now) // those of the first set are all alike
 			}
@@ -123,6 +123,7 @@ func (t *Transport) retireLocked(key instanceKey, gone *instance) {
 	t.changes.notef(slog.LevelDebug, gone, "left: %s", reason)
 	gone.removed.Store(true)
 	gone.want(false, t.config.Protocol)
+	gone.fallback.rest()
 	t.retired[key] = gone
 	gone.expiry = time.AfterFunc(t.config.Pool.DrainTimeout, func() {
 		gone.close()
@@ -141,6 +142,7 @@ func (t *Transport) reclaimLocked(key instanceKey) bool {
 		return false
 	}
 	retired.removed.Store(false)
+	retired.fallback.wake()
 	t.changes.notef(slog.LevelDebug, retired, "came back")
 	return true
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/0x1d/goplt/internal/pool"
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
 )
 
 // exchange is one HTTP exchange on a connection that was reserved for it, and what it showed. It travels as the request's context, so
@@ -31,10 +32,11 @@ type exchange struct {
 	dispatched atomic.Bool // whether the slot was used, by a request or by giving it back
 	unused     bool        // whether it was given back without a request
 	response   *http.Response
-	answered   bool        // whether the response is the service's, not of something before it
-	blocked    atomic.Bool // whether the response proves that gRPC does not get through
-	broken     bool        // whether the response's body could not be read to its end
-	err        error       // of RoundTrip
+	byGRPC     bool
+	answered   bool         // whether the response is the service's, not of something before it
+	broken     bool         // whether the response's body could not be read to its end
+	evidence   atomic.Int32 // of gRPC's getting through, a [grpcclient.Evidence]
+	err        error        // of RoundTrip
 
 	requestBody  requestBody
 	responseBody responseBody
@@ -72,6 +74,14 @@ func (e *exchange) unsendable() bool {
 	return !reset
 }
 
+// shown returns what the exchange showed of whether gRPC gets through.
+func (e *exchange) shown() grpcclient.Evidence { return grpcclient.Evidence(e.evidence.Load()) }
+
+func (e *exchange) show(evidence grpcclient.Evidence) { e.evidence.Store(int32(evidence)) }
+
+// takeEvidence is shown, and has it told only once.
+func (e *exchange) takeEvidence() grpcclient.Evidence { return grpcclient.Evidence(e.evidence.Swap(0)) }
+
 // timeoutRounding is by how much a deadline may be shortened when it is written into a request's header, at least a millisecond in
 // Connect-Timeout-Ms.
 const timeoutRounding = 2 * time.Millisecond
@@ -85,7 +95,8 @@ func (e *exchange) timedOut(err error) bool {
 // happens.
 type httpDoer struct {
 	answered func(*http.Response) bool
-	blocked  func(*http.Response) bool // nil where nothing can be in the way
+	// grpc has the exchange note what it shows of whether gRPC gets through.
+	grpc bool
 	// wholeMessages has the header and the message leave in one piece: HTTP/1.1, where the connection's count of bytes tells whether
 	// anything left.
 	wholeMessages bool
@@ -104,6 +115,9 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 	response, err := e.conn.RoundTrip(request)
 	if err != nil {
 		e.err = err
+		if d.grpc {
+			e.show(grpcclient.Failed(err))
+		}
 		if d.wholeMessages && !validHeader(request.Header) {
 			e.requestBody.state.Store(bodyUnread) // net/http refused it before it looked at the connection
 		}
@@ -111,8 +125,9 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 	}
 	e.response = response
 	e.answered = d.answered(response)
-	if d.blocked != nil && d.blocked(response) {
-		e.blocked.Store(true)
+	if d.grpc {
+		e.byGRPC = true
+		e.show(grpcclient.Begun(response))
 	}
 	e.responseBody = responseBody{ReadCloser: response.Body, exchange: e}
 	response.Body = &e.responseBody
@@ -181,7 +196,7 @@ func (b *requestBody) seal() bool {
 	return b.state.CompareAndSwap(bodyUnread, bodySealed) || b.state.Load() == bodySealed
 }
 
-// responseBody gives failures to read their code.
+// responseBody gives failures to read their code, and notes what the end of a gRPC response shows.
 type responseBody struct {
 	io.ReadCloser
 
@@ -190,8 +205,17 @@ type responseBody struct {
 
 func (b *responseBody) Read(buffer []byte) (int, error) {
 	n, err := b.ReadCloser.Read(buffer)
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		if b.exchange.byGRPC {
+			b.exchange.show(grpcclient.Ended(b.exchange.response))
+		}
+	default:
 		b.exchange.broken = true
+		if shown := grpcclient.Failed(err); b.exchange.byGRPC && shown != grpcclient.None { // later reads fail for another reason
+			b.exchange.show(shown)
+		}
 		err = wireError(b.exchange, err)
 	}
 	return n, err

@@ -22,9 +22,9 @@ func Options() []connecthttp.Option {
 	return []connecthttp.Option{connecthttp.WithCodecs(jsoncodec.New(), connectproto.NewBinaryCodec()), connecthttp.WithProtoJSON()}
 }
 
-// Answered reports whether a response was written by a Connect server, and not by something on the way to it: a success, or an error in
-// JSON (https://connectrpc.com/docs/protocol#unary-response).
+// Answered reports whether a response has the form of a Connect server's, and not that of something on the way to it: JSON, be it a success or an
+// error (https://connectrpc.com/docs/protocol#unary-response), or a stream of it.
 func Answered(response *http.Response) bool {
-	contentType := response.Header.Get("Content-Type")
-	return response.StatusCode == http.StatusOK || strings.HasPrefix(contentType, "application/json")
+	contentType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
+	return contentType == "application/json" || contentType == "application/connect+json" && response.StatusCode == http.StatusOK
 }

@@ -1,0 +1,365 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
+	"github.com/0x1d/goplt/pkg/registry"
+)
+
+var errNoTrailers = errors.New("no trailers")
+
+// script is what probes find, and when they were made.
+type script struct {
+	mu         sync.Mutex
+	grpc, http finding
+	takes      time.Duration
+	began      []time.Time // of those by gRPC
+	byHTTP     int
+}
+
+func (s *script) find(grpc, http finding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grpc, s.http = grpc, http
+}
+
+func (s *script) made() (byGRPC, byHTTP int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.began), s.byHTTP
+}
+
+func (s *script) ask(ctx context.Context, by Protocol) (finding, error) {
+	s.mu.Lock()
+	found := s.grpc
+	if by == ProtocolHTTP {
+		found = s.http
+		s.byHTTP++
+	} else {
+		s.began = append(s.began, time.Now())
+	}
+	takes := s.takes
+	s.mu.Unlock()
+	timer := time.NewTimer(takes)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return found, nil
+	case <-ctx.Done():
+		return foundNothing, ctx.Err()
+	}
+}
+
+// inFallback runs a test with an instance whose probes find what the script says.
+func inFallback(t *testing.T, metadata map[string]string, test func(t *testing.T, f *fallback, probes *script)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		config := DefaultClientConfig()
+		owner := newFallbackProbes(defaultFallbackPace())
+		described := registry.Instance{ID: "a", Host: "192.0.2.1", Port: 1, Metadata: metadata}
+		i := newInstance(described, &config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil, owner)
+		probes := &script{}
+		i.fallback.ask = probes.ask
+		defer i.close()
+		defer owner.close()
+		test(t, i.fallback, probes)
+	})
+}
+
+// doubts is so many calls, one after the other, that show soft evidence.
+func doubts(f *fallback, count int) {
+	for range count {
+		began := time.Now()
+		pass(time.Millisecond)
+		f.doubt(errNoTrailers, began)
+	}
+	synctest.Wait()
+}
+
+func pass(duration time.Duration) {
+	time.Sleep(duration) //nolint:forbidigo // by the clock of the bubble
+	synctest.Wait()
+}
+
+func expectSpoken(t *testing.T, f *fallback, want Protocol) {
+	t.Helper()
+	if got := f.instance.wireFor(ProtocolAuto).protocol; got != want {
+		t.Fatalf("spoken to by %s, want %s; %+v", got, want, f.instance.changes.all())
+	}
+}
+
+func expectProbes(t *testing.T, probes *script, byGRPC, byHTTP int) {
+	t.Helper()
+	if gotGRPC, gotHTTP := probes.made(); gotGRPC != byGRPC || gotHTTP != byHTTP {
+		t.Fatalf("%d probes by gRPC, %d by HTTP; want %d and %d", gotGRPC, gotHTTP, byGRPC, byHTTP)
+	}
+}
+
+// TestFallbackProbeDecides: only that gRPC fails and Connect works is a reason to switch.
+func TestFallbackProbeDecides(t *testing.T) {
+	for _, row := range []struct {
+		name       string
+		grpc, http finding
+		byHTTP     int
+		want       Protocol
+	}{
+		{"gRPC fails, Connect works", foundFails, foundWorks, 1, ProtocolHTTP},
+		{"gRPC fails, Connect too", foundFails, foundNothing, 1, ProtocolGRPC},
+		{"gRPC works", foundWorks, foundWorks, 0, ProtocolGRPC},
+		{"gRPC is not reached", foundNothing, foundWorks, 0, ProtocolGRPC},
+		{"neither has health", foundNoHealth, foundNoHealth, 1, ProtocolGRPC},
+		{"no health by gRPC, and Connect works", foundNoHealth, foundWorks, 1, ProtocolGRPC},
+		{"gRPC fails, no health by Connect", foundFails, foundNoHealth, 1, ProtocolGRPC},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+				probes.find(row.grpc, row.http)
+				doubts(f, 1)
+				expectProbes(t, probes, 1, row.byHTTP)
+				expectSpoken(t, f, row.want)
+			})
+		})
+	}
+}
+
+// TestFallbackProbesOnce: however many calls doubt, one probe is under way, and after one that confirmed nothing the next waits longer and longer.
+func TestFallbackProbesOnce(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.takes = 100 * time.Millisecond
+		doubts(f, 50)
+		expectProbes(t, probes, 1, 0)
+		for range 60 * 10 {
+			pass(time.Second)
+			doubts(f, 2)
+		}
+		byGRPC, _ := probes.made()
+		if byGRPC < 12 || byGRPC > 18 { // at 0, 1, 3, 7, 15, 31, 63 s and every minute from there
+			t.Errorf("%d probes in 10 min", byGRPC)
+		}
+		pass(time.Hour)
+		expectProbes(t, probes, byGRPC, 0) // none by themselves
+		expectSpoken(t, f, ProtocolGRPC)
+		doubts(f, 1)
+		pass(1200 * time.Millisecond)
+		doubts(f, 1)
+		expectProbes(t, probes, byGRPC+2, 0) // after a long time in peace, the pause is short again
+	})
+}
+
+// TestFallbackUndecidedProbe: where there is no health to be probed, doubts in a row decide, if Connect/JSON answers.
+func TestFallbackUndecidedProbe(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundNoHealth, foundNoHealth)
+		for range 20 { // gRPC that gets through now and then is no gRPC that does not
+			doubts(f, decisiveDoubts-1)
+			f.listen(grpcclient.Works, nil, time.Now())
+		}
+		expectSpoken(t, f, ProtocolGRPC)
+		pass(5 * time.Minute)
+
+		began := time.Now() // many calls that fail at one time are one doubt
+		pass(time.Second)
+		for range 2 * decisiveDoubts {
+			f.doubt(errNoTrailers, began)
+		}
+		synctest.Wait()
+		expectSpoken(t, f, ProtocolGRPC)
+		doubts(f, decisiveDoubts-1)
+		expectSpoken(t, f, ProtocolHTTP)
+		if !f.trial.Load() {
+			t.Fatal("learned before anything answered")
+		}
+		f.tried(true, nil)
+		expectSpoken(t, f, ProtocolHTTP)
+		if f.trial.Load() {
+			t.Error("still on trial")
+		}
+	})
+}
+
+// TestFallbackTrial ends with the first answer, or with the first call that has none, or with a grpc-status.
+func TestFallbackTrial(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundNoHealth, foundNoHealth)
+		doubts(f, decisiveDoubts)
+		expectSpoken(t, f, ProtocolHTTP)
+		f.tried(false, errors.New("404"))
+		f.tried(false, errors.New("404")) // of another call
+		expectSpoken(t, f, ProtocolGRPC)
+		doubts(f, 100)
+		expectSpoken(t, f, ProtocolGRPC) // for a while
+		expectProbes(t, probes, 1, 1)
+		pass(time.Minute)
+		doubts(f, decisiveDoubts)
+		expectSpoken(t, f, ProtocolHTTP)
+		f.trust()
+		expectSpoken(t, f, ProtocolGRPC)
+		if f.trial.Load() || f.doubts.Load() != 0 {
+			t.Error("still on trial")
+		}
+	})
+}
+
+// TestFallbackAnsweredReplay: an idempotent call that Connect/JSON answered needs no trial.
+func TestFallbackAnsweredReplay(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundNoHealth, foundNoHealth)
+		for number := range decisiveDoubts {
+			expectSpoken(t, f, ProtocolGRPC)
+			doubts(f, 1)
+			if number < decisiveDoubts-1 {
+				f.tried(true, nil)
+			}
+		}
+		expectSpoken(t, f, ProtocolHTTP)
+		if f.trial.Load() {
+			t.Error("on trial, though Connect/JSON has answered")
+		}
+	})
+}
+
+// TestFallbackLooksAgain: after 60 s ± 20 %, then twice as long each time up to 10 min, until gRPC works.
+func TestFallbackLooksAgain(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundNothing, foundNothing)
+		learned := time.Now()
+		f.learn(errNoTrailers)
+		f.learn(errNoTrailers) // by another call: known already
+		pass(time.Hour)
+		last := learned
+		for number, want := range []float64{1, 2, 4, 8, 10, 10} {
+			if got := probes.began[number].Sub(last).Minutes(); got < want*0.8 || got > want*1.2 {
+				t.Errorf("probe %d after %v min, want %v ± 20 %%", number+1, got, want)
+			}
+			last = probes.began[number]
+		}
+		for _, found := range []finding{foundFails, foundNoHealth, foundNothing} { // only a message and a trailer will do
+			probes.find(found, foundWorks)
+			pass(12 * time.Minute)
+			expectSpoken(t, f, ProtocolHTTP)
+		}
+		probes.find(foundWorks, foundWorks)
+		pass(12 * time.Minute)
+		expectSpoken(t, f, ProtocolGRPC)
+		if got := f.instance.lastChange.Load().What; got != "speaks gRPC again: a probe brought a message and a trailer" {
+			t.Errorf("last change %q", got)
+		}
+		byGRPC, byHTTP := probes.made()
+		if byHTTP != 0 {
+			t.Errorf("%d probes by HTTP", byHTTP)
+		}
+		pass(24 * time.Hour)
+		expectProbes(t, probes, byGRPC, 0) // nothing to do
+		f.learn(errNoTrailers)
+		pass(72 * time.Second)
+		expectProbes(t, probes, byGRPC+1, 0) // the first interval again
+	})
+}
+
+// TestFallbackRegistration: what was learned, suspected or is being found out of the last registration says nothing of the next.
+func TestFallbackRegistration(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundFails, foundWorks)
+		probes.takes = time.Second
+		next := *f.instance.described.Load()
+		doubts(f, 1)
+		next.Revision++
+		f.instance.describe(next)
+		pass(time.Minute)
+		expectSpoken(t, f, ProtocolGRPC)
+		expectProbes(t, probes, 1, 1)
+
+		doubts(f, 1)
+		pass(5 * time.Second)
+		expectSpoken(t, f, ProtocolHTTP)
+		next.Weight = 7
+		f.instance.describe(next)
+		expectSpoken(t, f, ProtocolHTTP) // the same registration
+		next.Revision++
+		f.instance.describe(next)
+		expectSpoken(t, f, ProtocolGRPC)
+		if got := f.instance.lastChange.Load().What; !strings.HasPrefix(got, "registered anew") {
+			t.Errorf("last change %q", got)
+		}
+		pass(time.Hour)
+		expectProbes(t, probes, 2, 2)
+
+		next.Metadata = map[string]string{"protocol": "http"}
+		f.instance.describe(next)
+		pass(time.Hour)
+		expectSpoken(t, f, ProtocolHTTP)
+		expectProbes(t, probes, 2, 2) // what the instance says is not looked into
+		f.instance.fallback.rest()
+		f.instance.fallback.wake()
+		pass(time.Hour)
+		expectProbes(t, probes, 2, 2)
+	})
+}
+
+// TestFallbackHintGRPC: soft evidence does not outweigh the word of an instance; proof does.
+func TestFallbackHintGRPC(t *testing.T) {
+	inFallback(t, map[string]string{"protocol": "grpc"}, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundFails, foundWorks)
+		doubts(f, 100)
+		expectProbes(t, probes, 0, 0)
+		expectSpoken(t, f, ProtocolGRPC)
+		f.learn(errNoTrailers)
+		expectSpoken(t, f, ProtocolHTTP)
+		probes.find(foundWorks, foundWorks)
+		pass(72 * time.Second)
+		expectSpoken(t, f, ProtocolGRPC)
+	})
+}
+
+// TestFallbackRests: an instance that left is not probed, and one that came back is again.
+func TestFallbackRests(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		f.wake() // nothing was learned
+		pass(time.Hour)
+		expectProbes(t, probes, 0, 0)
+		f.learn(errNoTrailers)
+		f.rest()
+		pass(time.Hour)
+		expectProbes(t, probes, 0, 0)
+		f.wake()
+		pass(72 * time.Second)
+		expectProbes(t, probes, 1, 0)
+		probes.mu.Lock()
+		probes.grpc, probes.takes = foundWorks, time.Minute
+		probes.mu.Unlock()
+		f.instance.close()
+		pass(time.Hour)
+		expectProbes(t, probes, 1, 0)
+		expectSpoken(t, f, ProtocolHTTP)
+	})
+}
+
+// TestFallbackClose cancels the probes under way, of either kind, waits for them, and lets none begin. A probe is bounded in time.
+func TestFallbackClose(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.takes = time.Hour
+		doubts(f, 1)
+		pass(defaultFallbackPace().timeout)
+		expectProbes(t, probes, 1, 0) // and it found nothing
+		pass(defaultFallbackPace().pause)
+		doubts(f, 1)
+		expectProbes(t, probes, 2, 0)
+		f.learn(errNoTrailers)
+		began := time.Now()
+		f.probes.close()
+		f.probes.close()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("close took %v", took)
+		}
+		pass(time.Hour)
+		expectProbes(t, probes, 2, 0)
+	})
+}

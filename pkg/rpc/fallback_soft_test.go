@@ -1,0 +1,573 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// withHealth returns an HTTP handler for the service as rpc.Server has it, with grpc.health.v1.
+func (h *authHandler) withHealth(t testing.TB) http.Handler {
+	t.Helper()
+	handlers := connect.NewServer()
+	authv1connect.RegisterAuthServiceHandler(handlers, h)
+	server, err := rpc.NewServer(handlers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server.Handler()
+}
+
+// stripper is a reverse proxy, HTTP/2 or HTTP/1.1 in and HTTP/2 out, that loses the trailers.
+type stripper struct {
+	addr   string
+	passes atomic.Bool  // the trailers on, as it should
+	grpc   atomic.Int64 // calls by gRPC that met it, health left out
+	health atomic.Int64 // checks by gRPC
+}
+
+// startStripper starts one before the server at addr.
+func startStripper(t testing.TB, addr string) *stripper {
+	t.Helper()
+	outward := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
+	outward.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(outward.CloseIdleConnections)
+	proxy := &stripper{}
+	proxy.addr = startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		switch byGRPC := request.Header.Get("Content-Type") == "application/grpc"; {
+		case byGRPC && strings.HasPrefix(request.URL.Path, "/grpc.health.v1."):
+			proxy.health.Add(1)
+		case byGRPC:
+			proxy.grpc.Add(1)
+		}
+		forwarded := request.Clone(request.Context())
+		forwarded.RequestURI, forwarded.URL.Scheme, forwarded.URL.Host = "", "http", addr
+		forwarded.Header.Del("Connection")
+		answer, err := outward.RoundTrip(forwarded)
+		if err != nil {
+			http.Error(response, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = answer.Body.Close() }()
+		maps.Copy(response.Header(), answer.Header)
+		response.WriteHeader(answer.StatusCode)
+		buffer := make([]byte, 1<<10)
+		for err == nil {
+			var n int
+			n, err = answer.Body.Read(buffer)
+			_, _ = response.Write(buffer[:n])
+			_ = http.NewResponseController(response).Flush()
+		}
+		if !errors.Is(err, io.EOF) {
+			panic(http.ErrAbortHandler)
+		}
+		if proxy.passes.Load() {
+			for name, values := range answer.Trailer {
+				response.Header()[http.TrailerPrefix+name] = values
+			}
+		}
+	}), http1And2).Listener.Addr().String()
+	return proxy
+}
+
+// expectChange checks that something happened to an instance.
+func expectChange(t *testing.T, transport *rpc.Transport, what string) {
+	t.Helper()
+	if !hasChange(transport, what) {
+		t.Errorf("changes %+v; want one that says %q", transport.Status().Changes, what)
+	}
+}
+
+// expectNoChange checks that nothing of the kind happened to an instance.
+func expectNoChange(t *testing.T, transport *rpc.Transport, what string) {
+	t.Helper()
+	if hasChange(transport, what) {
+		t.Errorf("changes %+v; want none that says %q", transport.Status().Changes, what)
+	}
+}
+
+func hasChange(transport *rpc.Transport, what string) bool {
+	for _, change := range transport.Status().Changes {
+		if strings.Contains(change.What, what) {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	noteHTTP = "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: "
+	noteGRPC = "speaks gRPC again: a probe brought a message and a trailer"
+)
+
+// TestFault29TrailersStripped: a call that is not idempotent and whose answer lost its trailers was executed. It fails, once.
+func TestFault29TrailersStripped(t *testing.T) {
+	handler := &authHandler{}
+	proxy := startStripper(t, startHTTP(t, handler.withHealth(t), http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	err := login(t.Context(), transport)
+	expectCode(t, err, connect.CodeInternal)
+	if attempts := callError(t, err).Attempts; len(attempts) != 1 || attempts[0].Protocol != rpc.ProtocolGRPC || attempts[0].Verdict != "processed" {
+		t.Errorf("attempts %v; want one by gRPC that was processed", attempts)
+	}
+	expectCount(t, "logins", &handler.logins, 1)
+	await(t, "the probe", func() bool { return status().Protocol == rpc.ProtocolHTTP })
+	for range 5 {
+		if err := login(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+	}
+	expectCount(t, "logins", &handler.logins, 6)
+	expectCount(t, "gRPC calls", &proxy.grpc, 1)
+	expectCount(t, "gRPC probes", &proxy.health, 1)
+	expectAtRest(t, status(), rpc.ProtocolHTTP)
+	expectChange(t, transport, noteHTTP)
+	if got := status(); got.Calls != 6 || got.Failures != 1 {
+		t.Errorf("%d calls, %d failures; want 6 and 1", got.Calls, got.Failures)
+	}
+}
+
+// TestFault29WithoutHealth: an instance that has no health to be probed is judged by calls in a row, each sent once and by one protocol.
+func TestFault29WithoutHealth(t *testing.T) {
+	handler := &authHandler{}
+	proxy := startStripper(t, startHTTP(t, handler.mount(), http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	failed := int64(0)
+	for ; failed < 1000 && login(t.Context(), transport) != nil; failed++ { // until probe and calls have shown enough
+		expectCount(t, "logins", &handler.logins, failed+1)
+	}
+	if failed < 3 || failed == 1000 {
+		t.Errorf("%d logins failed; want at least 3, and not all", failed)
+	}
+	if err := login(t.Context(), transport); err != nil {
+		t.Error(err)
+	}
+	expectCount(t, "logins", &handler.logins, failed+2)
+	expectCount(t, "gRPC calls", &proxy.grpc, failed)
+	if got := status(); got.Protocol != rpc.ProtocolHTTP || got.InFlight != 0 { // the breaker may have opened meanwhile
+		t.Errorf("status %+v", got)
+	}
+	expectChange(t, transport, noteHTTP)
+}
+
+// TestFault29NothingAnswersJSON: where Connect/JSON does not answer either, calls go on by gRPC, and none is sent twice.
+func TestFault29NothingAnswersJSON(t *testing.T) {
+	handler := &authHandler{}
+	grpc := handler.mount()
+	proxy := startStripper(t, startHTTP(t, byContentType(grpc, http.NotFoundHandler()), http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	calls := int64(0)
+	for ; calls < 1000 && !hasChange(transport, "does not answer to Connect/JSON either"); calls++ {
+		if err := login(t.Context(), transport); err == nil {
+			t.Fatal("succeeded without trailers")
+		}
+	}
+	if calls == 1000 {
+		t.Errorf("never tried by Connect/JSON: %+v", transport.Status())
+	}
+	expectCount(t, "logins", &handler.logins, calls-1) // one met the answer 404
+	if got := status(); got.Protocol != rpc.ProtocolGRPC || got.InFlight != 0 {
+		t.Errorf("status %+v", got)
+	}
+}
+
+// TestFault30TrailersStrippedIdempotent: a call that is idempotent succeeds at once.
+func TestFault30TrailersStrippedIdempotent(t *testing.T) {
+	for _, health := range []bool{true, false} {
+		t.Run(fmt.Sprintf("health %t", health), func(t *testing.T) {
+			handler := &authHandler{}
+			service := handler.mount()
+			if health {
+				service = handler.withHealth(t)
+			}
+			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
+			transport, status := only(t, proxy.addr, nil)
+			ctx, info := connect.NewClientContext(t.Context())
+			if err := validate(ctx, transport); err != nil {
+				t.Fatal(err)
+			}
+			if info.Protocol != connect.ProtocolNameConnect {
+				t.Errorf("the call's protocol is %q, want connect: that is what brought the answer", info.Protocol)
+			}
+			expectCount(t, "executions", &handler.validations, 2)
+			calls := int64(1)
+			await(t, "the switch", func() bool {
+				if err := validate(t.Context(), transport); err != nil {
+					t.Error(err)
+				}
+				calls++
+				return status().Protocol == rpc.ProtocolHTTP
+			})
+			before := proxy.grpc.Load()
+			if err := validate(t.Context(), transport); err != nil {
+				t.Error(err)
+			}
+			expectCount(t, "gRPC calls", &proxy.grpc, before)
+			expectCount(t, "executions", &handler.validations, calls+1+before)
+			expectAtRest(t, status(), rpc.ProtocolHTTP)
+			if got := status(); got.Failures != 0 {
+				t.Errorf("%d failures: to find out the protocol is none", got.Failures)
+			}
+		})
+	}
+}
+
+// startForked forwards connections that begin with an HTTP/2 preface to one address, and others to another.
+func startForked(t testing.TB, http2Addr, http1Addr string) string {
+	t.Helper()
+	listener := listen(t)
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer func() { _ = in.Close() }()
+				first := make([]byte, 3)
+				if _, err := io.ReadFull(in, first); err != nil {
+					return
+				}
+				addr := http1Addr
+				if string(first) == "PRI" {
+					addr = http2Addr
+				}
+				out, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+				if err != nil {
+					return
+				}
+				open.Go(func() {
+					_, _ = io.Copy(in, out)
+					_ = in.Close()
+				})
+				_, _ = io.Copy(out, io.MultiReader(bytes.NewReader(first), in))
+				_ = out.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		open.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// TestSoftEvidence: each kind of it has an idempotent call replayed, no other, and the instance probed.
+func TestSoftEvidence(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		answer func(conn *h2Conn, stream uint32)
+	}{
+		{"PROTOCOL_ERROR", func(conn *h2Conn, stream uint32) { conn.Reset(stream, http2.ErrCodeProtocol) }},
+		{"HTTP_1_1_REQUIRED", func(conn *h2Conn, stream uint32) { conn.Reset(stream, http2.ErrCodeHTTP11Required) }},
+		{"PROTOCOL_ERROR in the answer", func(conn *h2Conn, stream uint32) {
+			conn.Begin(stream)
+			conn.Reset(stream, http2.ErrCodeProtocol)
+		}},
+		{"another content type", func(conn *h2Conn, stream uint32) {
+			conn.Header(stream, 0, hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "text/html"})
+			_ = conn.Framer.WriteData(stream, true, []byte("<html>welcome</html>"))
+		}},
+		{"headers alone", func(conn *h2Conn, stream uint32) {
+			conn.Header(stream, http2.FlagHeadersEndStream,
+				hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+		}},
+		{"trailers without a status", func(conn *h2Conn, stream uint32) {
+			conn.Begin(stream)
+			conn.Message(stream, nil)
+			conn.Header(stream, http2.FlagHeadersEndStream, hpack.HeaderField{Name: "x-cache", Value: "miss"})
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var executed atomic.Int64
+			peer := startH2Peer(t, func(_ int, conn *h2Conn) {
+				conn.Greet()
+				for {
+					request, ok := conn.Next()
+					if !ok {
+						return
+					}
+					if !strings.Contains(request.Header.Get(":path"), "health") {
+						executed.Add(1)
+					}
+					row.answer(conn, request.Stream)
+				}
+			})
+			for _, idempotent := range []bool{true, false} {
+				executed.Store(0)
+				handler := &authHandler{}
+				other := startHTTP(t, handler.withHealth(t), http1Only)
+				transport, status := only(t, startForked(t, peer.Addr, other.Listener.Addr().String()), nil)
+				if idempotent {
+					if err := validate(t.Context(), transport); err != nil {
+						t.Errorf("idempotent: %v", err)
+					}
+					expectCount(t, "executions by JSON", &handler.validations, 1)
+				} else {
+					if err := login(t.Context(), transport); err == nil {
+						t.Error("not idempotent: it was sent again")
+					}
+					expectCount(t, "executions by JSON", &handler.logins, 0)
+				}
+				expectCount(t, "executions by gRPC", &executed, 1)
+				await(t, "the switch", func() bool { return status().Protocol == rpc.ProtocolHTTP })
+				if err := login(t.Context(), transport); err != nil {
+					t.Error(err)
+				}
+				expectCount(t, "executions by gRPC", &executed, 1)
+				expectChange(t, transport, noteHTTP)
+			}
+		})
+	}
+}
+
+// TestSoftEvidenceOfOneHandler: what is wrong with one answer is not wrong with gRPC: the probe brings a message and a trailer, and nothing changes.
+func TestSoftEvidenceOfOneHandler(t *testing.T) {
+	handler := &authHandler{}
+	service := handler.withHealth(t)
+	addr := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if strings.HasSuffix(request.URL.Path, "/Login") {
+			response.Header().Set("Content-Type", "application/grpc")
+			return // a 200 and nothing else
+		}
+		service.ServeHTTP(response, request)
+	}), http1And2).Listener.Addr().String()
+	transport, status := only(t, addr, nil)
+	for range 10 {
+		if err := login(t.Context(), transport); err == nil {
+			t.Error("a login without an answer succeeded")
+		}
+	}
+	await(t, "the probe", func() bool { return hasChange(transport, "is probed, because gRPC may not get through: ") })
+	if err := validate(t.Context(), transport); err != nil {
+		t.Error(err)
+	}
+	if got := status(); got.Protocol != rpc.ProtocolGRPC || got.InFlight != 0 || got.Failures != 10 {
+		t.Errorf("status %+v; want protocol grpc and 10 failures", got)
+	}
+}
+
+// TestPinnedProtocolIgnoresSoftEvidence: protocol grpc neither replays nor probes, and an instance that says that it speaks gRPC is not suspected.
+func TestPinnedProtocolIgnoresSoftEvidence(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		hint   string
+		spoken rpc.Protocol
+	}{{"by the client", "", rpc.ProtocolGRPC}, {"by the instance", "grpc", rpc.ProtocolAuto}} {
+		t.Run(row.name, func(t *testing.T) {
+			handler := &authHandler{}
+			proxy := startStripper(t, startHTTP(t, handler.withHealth(t), http2Only).Listener.Addr().String())
+			instance := instanceAt(t, "one", proxy.addr)
+			instance.Metadata = map[string]string{"protocol": row.hint}
+			transport := newTransport(t, newScripted(instance), protocol(row.spoken))
+			for range 5 {
+				expectCode(t, login(t.Context(), transport), connect.CodeInternal)
+			}
+			expectCount(t, "logins", &handler.logins, 5)
+			expectCount(t, "gRPC calls", &proxy.grpc, 5)
+			expectCount(t, "probes", &proxy.health, 0)
+			if got := transport.Status().Instances[0]; got.Protocol != rpc.ProtocolGRPC {
+				t.Errorf("status %+v", got)
+			}
+			if row.spoken == rpc.ProtocolGRPC {
+				expectCode(t, validate(t.Context(), transport), connect.CodeInternal)
+				expectCount(t, "validations", &handler.validations, 1)
+			}
+		})
+	}
+}
+
+// TestHintGRPCYieldsToProof: that an instance says that it speaks gRPC is no reason for calls to fail that provably can only be made by HTTP.
+func TestHintGRPCYieldsToProof(t *testing.T) {
+	handler, listener := &authHandler{}, listen(t)
+	serveOn(t, listener, handler.mount(), http1Only)
+	instance := instanceAt(t, "one", listener.Addr().String())
+	instance.Metadata = map[string]string{"protocol": "grpc"}
+	transport := newTransport(t, newScripted(instance), nil)
+	for range 3 {
+		if err := login(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+	}
+	expectCount(t, "logins", &handler.logins, 3)
+	expectAtRest(t, transport.Status().Instances[0], rpc.ProtocolHTTP)
+	if _, http2, _ := listener.begins(); http2 != 1 {
+		t.Errorf("%d connections by HTTP/2, want 1: what is proved is learned", http2)
+	}
+}
+
+// TestFault33Restored: when gRPC gets through again, a probe finds out, and no call fails for it.
+func TestFault33Restored(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		start func(t *testing.T, service http.Handler) (addr string, restore func())
+	}{
+		{"after soft evidence", func(t *testing.T, service http.Handler) (string, func()) {
+			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
+			return proxy.addr, func() { proxy.passes.Store(true) }
+		}},
+		{"after hard evidence", func(t *testing.T, service http.Handler) (string, func()) {
+			var refused atomic.Int64
+			var restored atomic.Bool
+			blocked := blockGRPC(service, http.StatusUnsupportedMediaType, &refused)
+			return startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+				if restored.Load() {
+					service.ServeHTTP(response, request)
+				} else {
+					blocked.ServeHTTP(response, request)
+				}
+			}), http1And2).Listener.Addr().String(), func() { restored.Store(true) }
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			handler := &authHandler{}
+			addr, restore := row.start(t, handler.withHealth(t))
+			transport, err := rpc.NewTransport("scripted:///auth", newScripted(instanceAt(t, "one", addr)), rpc.WithReprobe(20*time.Millisecond, 40*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = transport.Close() }()
+			speaks := func(want rpc.Protocol) func() bool {
+				return func() bool { return transport.Status().Instances[0].Protocol == want }
+			}
+			if err := validate(t.Context(), transport); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the fallback", speaks(rpc.ProtocolHTTP))
+			var calls sync.WaitGroup
+			var logins atomic.Int64
+			ctx, stop := context.WithCancel(t.Context())
+			for range 4 {
+				calls.Go(func() {
+					for ctx.Err() == nil {
+						if err := login(t.Context(), transport); err != nil {
+							t.Error(err)
+						}
+						logins.Add(1)
+					}
+				})
+			}
+			restore()
+			await(t, "gRPC to be back", speaks(rpc.ProtocolGRPC))
+			before := logins.Load()
+			await(t, "calls by gRPC", func() bool { return logins.Load() > before+20 })
+			stop()
+			calls.Wait()
+			expectCount(t, "logins", &handler.logins, logins.Load())
+			expectChange(t, transport, noteHTTP)
+			expectChange(t, transport, noteGRPC)
+			ctx, info := connect.NewClientContext(t.Context())
+			if err := login(ctx, transport); err != nil || info.Protocol != connect.ProtocolNameGRPC {
+				t.Errorf("%v by %s", err, info.Protocol)
+			}
+		})
+	}
+}
+
+// TestStreamWithoutTrailers: soft evidence on a stream makes the instance suspect. The stream itself stays where it is, and the next gets through.
+func TestStreamWithoutTrailers(t *testing.T) {
+	_, addr := wordsAt(t, nil, http2Only)
+	proxy := startStripper(t, addr)
+	transport, status := only(t, proxy.addr, nil)
+	client := connect.NewClient(transport)
+	stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("one two"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readAll(stream)
+	if got != "one two" || connect.CodeOf(err) != connect.CodeInternal {
+		t.Errorf("got %q, %v; want the words and an error", got, err)
+	}
+	if err := stream.Close(); err != nil {
+		t.Error(err)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, 1)
+	await(t, "the switch", func() bool { return status().Protocol == rpc.ProtocolHTTP })
+	stream, err = client.CallServerStream(t.Context(), specSplit, wrapperspb.String("three four"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(stream); got != "three four" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, 1)
+	expectReleased(t, transport)
+}
+
+// TestStreamsWithoutHealth: streams alone are enough to find out what there is no health to ask for.
+func TestStreamsWithoutHealth(t *testing.T) {
+	_, handlers := newWords()
+	mux := http.NewServeMux()
+	connecthttp.Mount(mux, handlers)
+	proxy := startStripper(t, startHTTP(t, mux, http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	client := connect.NewClient(transport)
+	failed := int64(0)
+	for ; failed < 1000; failed++ {
+		stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("one two"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := readAll(stream)
+		if got != "one two" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		_ = stream.Close()
+		if err == nil {
+			break
+		}
+	}
+	if failed < 3 || failed == 1000 {
+		t.Errorf("%d streams failed; want at least 3, and not all", failed)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, failed)
+	expectReleased(t, transport)
+	if got := status(); got.Protocol != rpc.ProtocolHTTP {
+		t.Errorf("status %+v", got)
+	}
+	expectChange(t, transport, noteHTTP)
+}
+
+// TestCloseEndsProbes: Close does not wait for a probe whose peer does not answer.
+func TestCloseEndsProbes(t *testing.T) {
+	handler := &authHandler{}
+	service, probed := handler.mount(), make(chan struct{}, 1)
+	inner := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if strings.Contains(request.URL.Path, "health") {
+			probed <- struct{}{}
+			<-request.Context().Done()
+			return
+		}
+		service.ServeHTTP(response, request)
+	}), http2Only)
+	transport, _ := only(t, startStripper(t, inner.Listener.Addr().String()).addr, nil)
+	expectCode(t, login(t.Context(), transport), connect.CodeInternal)
+	<-probed
+	began := time.Now()
+	if err := transport.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+}
