@@ -146,6 +146,41 @@ func TestFault29TrailersStripped(t *testing.T) {
 	}
 }
 
+// TestFault29ManyCallers: however many find out at the same time, each call is executed once.
+func TestFault29ManyCallers(t *testing.T) {
+	for _, health := range []bool{true, false} {
+		t.Run(fmt.Sprintf("health %t", health), func(t *testing.T) {
+			handler := &authHandler{}
+			service := handler.mount()
+			if health {
+				service = handler.withHealth(t)
+			}
+			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
+			transport, status := only(t, proxy.addr, nil)
+			var callers sync.WaitGroup
+			var calls, failed atomic.Int64
+			for range 16 {
+				callers.Go(func() {
+					for more := 0; more < 5; { // until five calls got through
+						calls.Add(1)
+						if login(t.Context(), transport) != nil {
+							failed.Add(1)
+						} else {
+							more++
+						}
+					}
+				})
+			}
+			callers.Wait()
+			expectCount(t, "logins", &handler.logins, calls.Load())
+			expectCount(t, "gRPC calls", &proxy.grpc, failed.Load())
+			if got := status(); got.Protocol != rpc.ProtocolHTTP || got.InFlight != 0 {
+				t.Errorf("status %+v", got)
+			}
+		})
+	}
+}
+
 // TestFault29WithoutHealth: an instance that has no health to be probed is judged by calls in a row, each sent once and by one protocol.
 func TestFault29WithoutHealth(t *testing.T) {
 	handler := &authHandler{}
@@ -232,7 +267,7 @@ func TestFault30TrailersStrippedIdempotent(t *testing.T) {
 }
 
 // startForked forwards connections that begin with an HTTP/2 preface to one address, and others to another.
-func startForked(t testing.TB, http2Addr, http1Addr string) string {
+func startForked(t testing.TB, http2Addr, http1Addr func() string) string {
 	t.Helper()
 	listener := listen(t)
 	var open sync.WaitGroup
@@ -252,7 +287,7 @@ func startForked(t testing.TB, http2Addr, http1Addr string) string {
 				if string(first) == "PRI" {
 					addr = http2Addr
 				}
-				out, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+				out, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr())
 				if err != nil {
 					return
 				}
@@ -317,7 +352,7 @@ func TestSoftEvidence(t *testing.T) {
 				executed.Store(0)
 				handler := &authHandler{}
 				other := startHTTP(t, handler.withHealth(t), http1Only)
-				transport, status := only(t, startForked(t, peer.Addr, other.Listener.Addr().String()), nil)
+				transport, status := only(t, startForked(t, func() string { return peer.Addr }, other.Listener.Addr().String), nil)
 				if idempotent {
 					if err := validate(t.Context(), transport); err != nil {
 						t.Errorf("idempotent: %v", err)
@@ -425,6 +460,17 @@ func TestFault33Restored(t *testing.T) {
 		{"after soft evidence", func(t *testing.T, service http.Handler) (string, func()) {
 			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
 			return proxy.addr, func() { proxy.passes.Store(true) }
+		}},
+		{"for new connections only", func(t *testing.T, service http.Handler) (string, func()) {
+			direct := startHTTP(t, service, http1And2).Listener.Addr().String()
+			proxy := startStripper(t, direct)
+			var restored atomic.Bool
+			return startForked(t, func() string {
+				if restored.Load() {
+					return direct
+				}
+				return proxy.addr
+			}, func() string { return direct }), func() { restored.Store(true) }
 		}},
 		{"after hard evidence", func(t *testing.T, service http.Handler) (string, func()) {
 			var refused atomic.Int64

@@ -80,7 +80,12 @@ func (e *exchange) shown() grpcclient.Evidence { return grpcclient.Evidence(e.ev
 func (e *exchange) show(evidence grpcclient.Evidence) { e.evidence.Store(int32(evidence)) }
 
 // takeEvidence is shown, and has it told only once.
-func (e *exchange) takeEvidence() grpcclient.Evidence { return grpcclient.Evidence(e.evidence.Swap(0)) }
+func (e *exchange) takeEvidence() grpcclient.Evidence {
+	if e.shown() == grpcclient.None {
+		return grpcclient.None
+	}
+	return grpcclient.Evidence(e.evidence.Swap(int32(grpcclient.None)))
+}
 
 // timeoutRounding is by how much a deadline may be shortened when it is written into a request's header, at least a millisecond in
 // Connect-Timeout-Ms.
