@@ -195,9 +195,11 @@ func TestFallbackTrial(t *testing.T) {
 		f.tried(false, errors.New("404")) // of another call
 		expectSpoken(t, f, ProtocolGRPC)
 		doubts(f, 100)
+		pass(50 * time.Second)
+		doubts(f, 100)
 		expectSpoken(t, f, ProtocolGRPC) // for a while
 		expectProbes(t, probes, 1, 1)
-		pass(time.Minute)
+		pass(10 * time.Second)
 		doubts(f, decisiveDoubts)
 		expectSpoken(t, f, ProtocolHTTP)
 		f.trust()
@@ -301,6 +303,78 @@ func TestFallbackRegistration(t *testing.T) {
 		f.instance.fallback.wake()
 		pass(time.Hour)
 		expectProbes(t, probes, 2, 2)
+	})
+}
+
+// TestFallbackLookIsVoid: a look at an instance that registers anew, or leaves, while it is looked at, changes nothing and has nothing looked at again.
+func TestFallbackLookIsVoid(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		meanwhile func(f *fallback)
+		want      Protocol
+	}{
+		{"registers anew", func(f *fallback) { f.register("") }, ProtocolGRPC},
+		{"leaves", (*fallback).rest, ProtocolHTTP},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, found := range []finding{foundWorks, foundFails} {
+				inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+					probes.find(found, foundNothing)
+					probes.takes = defaultFallbackPace().timeout - 1
+					f.learn(errNoTrailers)
+					for byGRPC := 0; byGRPC == 0; byGRPC, _ = probes.made() {
+						pass(time.Second)
+					}
+					row.meanwhile(f)
+					before := f.instance.lastChange.Load()
+					pass(time.Hour)
+					expectSpoken(t, f, row.want)
+					expectProbes(t, probes, 1, 0)
+					if after := f.instance.lastChange.Load(); after != before {
+						t.Errorf("%+v", after)
+					}
+				})
+			}
+		})
+	}
+}
+
+// unwatched is a registry that never answers.
+type unwatched struct{ registry.ServiceRegistry }
+
+func (unwatched) Watch(registry.Target) (registry.Watcher, error) { return unwatched{}, nil }
+func (unwatched) Close() error                                    { return nil }
+func (unwatched) Next(ctx context.Context) ([]registry.Instance, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestFallbackFollowsTheRegistry: an instance that the registry does not name is left in peace, and looked at again when it is back.
+func TestFallbackFollowsTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := DefaultClientConfig()
+		config.Pool.DrainTimeout = time.Hour
+		transport, err := NewTransport("a", unwatched{}, WithClientConfig(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = transport.Close() }()
+		set := []registry.Instance{{ID: "a", Host: "192.0.2.1", Port: 1}}
+		transport.adopt(set)
+		f, probes := transport.view.Load().instances[0].fallback, &script{}
+		f.ask = probes.ask
+		f.learn(errNoTrailers)
+		transport.adopt(nil)
+		pass(30 * time.Minute)
+		expectProbes(t, probes, 0, 0)
+		transport.adopt(set)
+		pass(72 * time.Second)
+		expectProbes(t, probes, 1, 0)
+		if err := transport.Close(); err != nil {
+			t.Error(err)
+		}
+		pass(time.Hour)
+		expectProbes(t, probes, 1, 0)
 	})
 }
 
