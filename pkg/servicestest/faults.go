@@ -3,7 +3,6 @@ package servicestest
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -12,68 +11,22 @@ import (
 
 // Faults makes a server fail on purpose: late, with an error, or by losing its connections. Put its [Faults.Interceptor] first on the
 // [connect.Server], and its [Faults.Listener] between the HTTP server and the network; [Start] does both. Safe for concurrent use.
-//
-// A fault strikes the calls whose procedure has a name, which is one of
-//
-//	auth.Login                           a method: the service's name without "Service", in lower case, and the method's
-//	auth                                 a service: all its methods
-//	/goplt.auth.v1.AuthService/Login     a procedure in full
-//	*                                    everything
-//
-// Faults that strike the same call do so in the order in which they were added, those before its execution first, until one ends it.
+// [Fault] says which calls a fault strikes.
 type Faults struct {
 	conns connections
+	set   faultSet
 
-	mu     sync.Mutex
-	faults []*Fault
+	mu sync.Mutex
 	// refuse is told of names that no procedure of the server has. Nil if the procedures are not known.
 	refuse     func(name string, known []string)
 	procedures []string
 }
 
+// serverEffect is what a fault does to a call in the server. An error ends the call. gone is closed when the fault is removed.
+type serverEffect func(ctx context.Context, f *Faults, gone <-chan struct{}) error
+
 // NewFaults returns faults of which there are none yet.
 func NewFaults() *Faults { return &Faults{conns: newConnections()} }
-
-// Fault is one way to fail, once it is added to [Faults].
-type Fault struct {
-	procedure string
-	when      moment
-	act       func(ctx context.Context, f *Faults, gone <-chan struct{}) error
-
-	faults *Faults
-	left   int // Strikes left; negative for no end. Guarded by faults.mu, as is hits.
-	hits   int
-	gone   chan struct{} // Closed when the fault is removed.
-	remove func()
-}
-
-// moment is when a fault strikes.
-type moment int
-
-const (
-	beforeExecution moment = iota
-	afterExecution
-)
-
-// FaultOption says when a fault strikes.
-type FaultOption func(*Fault)
-
-// Times lets a fault strike the next n calls only. By default, it strikes until it is removed.
-func Times(n int) FaultOption { return func(fault *Fault) { fault.left = max(n, 0) } }
-
-// AfterExecution lets the handler run before the fault strikes, so that the call had its effect and the answer is late or lost. By
-// default, the fault strikes before the handler runs.
-func AfterExecution() FaultOption { return func(fault *Fault) { fault.when = afterExecution } }
-
-// Hits returns how many calls the fault struck.
-func (f *Fault) Hits() int {
-	f.faults.mu.Lock()
-	defer f.faults.mu.Unlock()
-	return f.hits
-}
-
-// Remove ends the fault. Calls that it delays go on at once. It may be called more than once.
-func (f *Fault) Remove() { f.remove() }
 
 // Fail fails calls with a status code and the message "injected fault".
 func (f *Faults) Fail(procedure string, code connect.Code, opts ...FaultOption) *Fault {
@@ -84,17 +37,7 @@ func (f *Faults) Fail(procedure string, code connect.Code, opts ...FaultOption) 
 
 // Delay makes calls wait for d, or until their context ends, before they go on.
 func (f *Faults) Delay(procedure string, d time.Duration, opts ...FaultOption) *Fault {
-	return f.add(procedure, opts, func(ctx context.Context, _ *Faults, gone <-chan struct{}) error {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-gone:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		return nil
-	})
+	return f.add(procedure, opts, func(ctx context.Context, _ *Faults, gone <-chan struct{}) error { return delay(ctx, d, gone) })
 }
 
 // Drop resets the connection that a call came over instead of answering, which takes the other calls on it along. A call that came
@@ -113,73 +56,28 @@ func (f *Faults) Drop(procedure string, opts ...FaultOption) *Fault {
 func (f *Faults) DropConnections() int { return f.conns.resetAll() }
 
 // Clear removes all faults.
-func (f *Faults) Clear() {
-	f.mu.Lock()
-	faults := slices.Clone(f.faults)
-	f.mu.Unlock()
-	for _, fault := range faults {
-		fault.Remove()
-	}
-}
+func (f *Faults) Clear() { f.set.clear() }
 
-func (f *Faults) add(procedure string, opts []FaultOption, act func(context.Context, *Faults, <-chan struct{}) error) *Fault {
-	fault := &Fault{procedure: procedure, act: act, faults: f, left: -1, gone: make(chan struct{})}
-	fault.remove = sync.OnceFunc(func() {
-		close(fault.gone)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.faults = slices.DeleteFunc(f.faults, func(other *Fault) bool { return other == fault })
-	})
-	for _, opt := range opts {
-		opt(fault)
-	}
+func (f *Faults) add(procedure string, opts []FaultOption, effect serverEffect) *Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.refuse != nil && !slices.ContainsFunc(f.procedures, fault.strikes) {
+	if f.refuse != nil && !slices.ContainsFunc(f.procedures, func(known string) bool { return hasName(known, procedure) }) {
 		f.refuse(procedure, f.procedures)
 	}
-	f.faults = append(f.faults, fault)
-	return fault
+	return f.set.add(&Fault{name: procedure, inServer: effect}, opts)
 }
 
-// strikes reports whether a procedure, such as "/goplt.auth.v1.AuthService/Login", has the fault's name.
-func (f *Fault) strikes(procedure string) bool {
-	if f.procedure == "*" || f.procedure == procedure {
-		return true
+// delay waits for d, or until the fault is gone. It fails when ctx ends before.
+func delay(ctx context.Context, d time.Duration, gone <-chan struct{}) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-gone:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	service, method, ok := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
-	if !ok {
-		return false
-	}
-	short := strings.ToLower(strings.TrimSuffix(service[strings.LastIndexByte(service, '.')+1:], "Service"))
-	return f.procedure == short || f.procedure == short+"."+method
-}
-
-// take counts a strike, if one is left.
-func (f *Fault) take() bool {
-	f.faults.mu.Lock()
-	defer f.faults.mu.Unlock()
-	if f.left == 0 {
-		return false
-	}
-	if f.left > 0 {
-		f.left--
-	}
-	f.hits++
-	return true
-}
-
-// striking returns the faults that are to strike a call at a moment.
-func (f *Faults) striking(procedure string, when moment) []*Fault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var striking []*Fault
-	for _, fault := range f.faults {
-		if fault.when == when && fault.left != 0 && fault.strikes(procedure) {
-			striking = append(striking, fault)
-		}
-	}
-	return striking
+	return nil
 }
 
 // strike has faults strike a call, until one ends it.
@@ -188,7 +86,7 @@ func (f *Faults) strike(ctx context.Context, faults []*Fault) error {
 		if !fault.take() {
 			continue
 		}
-		if err := fault.act(ctx, f, fault.gone); err != nil {
+		if err := fault.inServer(ctx, f, fault.gone); err != nil {
 			return err
 		}
 	}
@@ -199,10 +97,14 @@ func (f *Faults) strike(ctx context.Context, faults []*Fault) error {
 func (f *Faults) Interceptor() connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if err := f.strike(ctx, f.striking(spec.Procedure, beforeExecution)); err != nil {
+			call := struck{procedure: spec.Procedure}
+			if info, ok := connect.CallInfoForServerContext(ctx); ok {
+				call.grpc = info.Protocol == connect.ProtocolNameGRPC
+			}
+			if err := f.strike(ctx, f.set.striking(call, beforeExecution)); err != nil {
 				return err
 			}
-			after := f.striking(spec.Procedure, afterExecution)
+			after := f.set.striking(call, afterExecution)
 			if len(after) == 0 {
 				return next(ctx, spec, stream)
 			}
