@@ -16,7 +16,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/net/http2/hpack"
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
 	"github.com/0x1d/goplt/pkg/rpc"
@@ -208,9 +207,8 @@ func TestFault38BadAnswers(t *testing.T) {
 		{"larger than the limit", message(bytes.Repeat([]byte{'x'}, 2000)), connect.CodeResourceExhausted, "message size 2000 is larger than configured max 1000"},
 		{"no protobuf", message([]byte{0xff, 0xff, 0xff}), connect.CodeInvalidArgument, "unmarshal message: proto:"},
 		{"bad gzip", func(conn *h2Conn, stream uint32) {
-			conn.Header(stream, 0, hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"},
-				hpack.HeaderField{Name: "grpc-encoding", Value: "gzip"})
-			_ = conn.Framer.WriteData(stream, false, []byte{1, 0, 0, 0, 4, 'j', 'u', 'n', 'k'})
+			conn.Headers(stream, false, ":status", "200", "content-type", "application/grpc", "grpc-encoding", "gzip")
+			conn.Data(stream, false, []byte{1, 0, 0, 0, 4, 'j', 'u', 'n', 'k'})
 			conn.End(stream, 0)
 		}, connect.CodeInvalidArgument, "gzip"},
 		{"no message", func(conn *h2Conn, stream uint32) {

@@ -18,7 +18,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
@@ -320,17 +319,16 @@ func TestSoftEvidence(t *testing.T) {
 			conn.Reset(stream, http2.ErrCodeProtocol)
 		}},
 		{"another content type", func(conn *h2Conn, stream uint32) {
-			conn.Header(stream, 0, hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "text/html"})
-			_ = conn.Framer.WriteData(stream, true, []byte("<html>welcome</html>"))
+			conn.Headers(stream, false, ":status", "200", "content-type", "text/html")
+			conn.Data(stream, true, []byte("<html>welcome</html>"))
 		}},
 		{"headers alone", func(conn *h2Conn, stream uint32) {
-			conn.Header(stream, http2.FlagHeadersEndStream,
-				hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+			conn.Headers(stream, true, ":status", "200", "content-type", "application/grpc")
 		}},
 		{"trailers without a status", func(conn *h2Conn, stream uint32) {
 			conn.Begin(stream)
 			conn.Message(stream, nil)
-			conn.Header(stream, http2.FlagHeadersEndStream, hpack.HeaderField{Name: "x-cache", Value: "miss"})
+			conn.Headers(stream, true, "x-cache", "miss")
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -342,7 +340,7 @@ func TestSoftEvidence(t *testing.T) {
 					if !ok {
 						return
 					}
-					if !strings.Contains(request.Header.Get(":path"), "health") {
+					if !strings.Contains(request.Path(), "health") {
 						executed.Add(1)
 					}
 					row.answer(conn, request.Stream)

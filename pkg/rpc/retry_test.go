@@ -189,7 +189,7 @@ func TestMaybeProcessed(t *testing.T) {
 			return true
 		}},
 		{"Fault21 reset of the connection", func(conn *h2Conn, _ *h2Request) bool {
-			_ = conn.Conn.Conn.(*net.TCPConn).SetLinger(0)
+			conn.Abort()
 			return false
 		}},
 		{"Fault21 bytes that are no HTTP/2", func(conn *h2Conn, _ *h2Request) bool {
@@ -315,7 +315,7 @@ func TestFault25FreshConnectionClosed(t *testing.T) {
 		first func(*h2Conn)
 	}{
 		{"before the greeting", func(*h2Conn) {}},
-		{"by a reset", func(conn *h2Conn) { _ = conn.Conn.Conn.(*net.TCPConn).SetLinger(0) }},
+		{"by a reset", func(conn *h2Conn) { conn.Abort() }},
 		{"after GOAWAY", func(conn *h2Conn) {
 			conn.Greet()
 			conn.GoAway(0, http2.ErrCodeNo)

@@ -14,12 +14,12 @@ import (
 
 	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/internal/consultest"
-	"github.com/0x1d/goplt/internal/h2test"
 	"github.com/0x1d/goplt/pkg/rpc"
+	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
 // toPeer returns a transport whose only instance is a peer.
-func toPeer(t *testing.T, executions *ledger, serve func(number int, conn *peerConn)) (*rpc.Transport, *h2test.Peer) {
+func toPeer(t *testing.T, executions *ledger, serve func(number int, conn *peerConn)) (*rpc.Transport, *servicestest.HTTP2Server) {
 	t.Helper()
 	agent := consultest.Start(t)
 	cfg := settings(agent.Address, func(cfg *config.Config) { cfg.Defaults.Breaker.Enabled = false })

@@ -3,7 +3,6 @@
 package faults_test
 
 import (
-	"net"
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/0x1d/goplt/config"
 	"github.com/0x1d/goplt/internal/consultest"
 	"github.com/0x1d/goplt/pkg/rpc"
+	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
 // awaitKeptOut waits until an instance gets next to none of the attempts, of which one in three are its share if nothing keeps it out.
@@ -62,8 +62,10 @@ func TestRow16BlackHole(t *testing.T) {
 	agent := consultest.Start(t)
 	cfg := settings(agent.Address)
 	reg, executions := newRegistry(t, cfg), newLedger()
-	fleet(t, reg, executions, host{}, host{})
-	registerAt(t, reg, instanceID(2), blackHole(t))
+	servers := fleet(t, reg, executions, host{}, host{})
+	way := servicestest.StartProxy(t, servers[0].Addr())
+	way.BlackHole(t)
+	registerAt(t, reg, instanceID(2), way.Addr)
 	transport := connect(t, cfg)
 	awaitIDs(t, transport, instanceID(0), instanceID(1), instanceID(2))
 	l := startLoad(t, transport, executions, mixed, 5*time.Second)
@@ -99,16 +101,15 @@ func TestRow22HalfOpen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			row(t)
-			var way *lossyListener
-			transport, executions := toHalfOpen(t, func(cfg *config.Config, executions *ledger) string {
-				return host{wrap: func(listener net.Listener) net.Listener {
-					way = &lossyListener{Listener: listener}
-					return way
-				}}.start(t, executions).Addr()
+			var way *servicestest.Proxy
+			transport, executions := toHalfOpen(t, func(_ *config.Config, executions *ledger) string {
+				way = servicestest.StartProxy(t, host{}.start(t, executions).Addr())
+				return way.Addr
 			})
-			way.lose(t)
+			heal := way.BlackHole(t)
 			end := load(t, transport, executions)
-			expectClosed(t, func() bool { return statusOf(transport, instanceID(0)).Connections == 0 || way.accepted() > 1 })
+			expectClosed(t, func() bool { return statusOf(transport, instanceID(0)).Connections == 0 })
+			heal()
 			end()
 			succeed(t, transport, executions, unrepeatable)
 		})
@@ -116,16 +117,16 @@ func TestRow22HalfOpen(t *testing.T) {
 	// A proxy on the way acknowledges what it does not pass on, so that only the instance's own answer to a ping says that it is there.
 	t.Run("beyond a proxy", func(t *testing.T) {
 		row(t)
-		var between *proxy
+		var between *servicestest.Proxy
 		transport, executions := toHalfOpen(t, func(cfg *config.Config, executions *ledger) string {
 			cfg.Defaults.Pool.PingInterval, cfg.Defaults.Pool.PingTimeout = 5*time.Second, 2*time.Second
-			between = startProxy(t, host{}.start(t, executions).Addr())
-			return between.addr
+			between = servicestest.StartProxy(t, host{}.start(t, executions).Addr())
+			return between.Addr
 		})
-		between.frozen.Store(true)
+		thaw := between.Freeze()
 		end := calling(t, transport, executions)
-		expectClosed(t, func() bool { return between.ended.Load() > 0 })
-		between.frozen.Store(false)
+		expectClosed(t, func() bool { return between.ClosedByClient.Load() > 0 })
+		thaw()
 		end()
 		await(t, "calls to succeed again", func() bool { return invoke(t.Context(), transport, unrepeatable, time.Second).err == nil })
 	})
