@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -34,6 +35,19 @@ func TestWithServices(t *testing.T) {
 	}
 	if !claims.HasRole("admin") {
 		t.Errorf("ada has the roles %v", claims.Roles)
+	}
+}
+
+func TestBehindBadGateway(t *testing.T) {
+	platform := servicestest.Start(t, servicestest.WithDemoData(), servicestest.WithProxy())
+	platform.Proxy.HTTP1Only() // so that gRPC does not get through
+	bad := platform.Proxy.InjectStatus("authz.HasPermission", http.StatusBadGateway, servicestest.Times(1))
+	allowed, err := platform.Authz.HasPermission(t.Context(), "usr_ada", "invoices:read")
+	if err != nil || !allowed {
+		t.Fatalf("allowed: %t, %v", allowed, err)
+	}
+	if bad.Hits() != 1 {
+		t.Errorf("the gateway was bad %d times", bad.Hits())
 	}
 }
 

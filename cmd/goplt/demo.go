@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,13 +185,13 @@ func (d *demo) everyMethodByGRPC(ctx context.Context, platform *servicestest.Pla
 
 // everyMethodThroughProxy is the second act.
 func (d *demo) everyMethodThroughProxy(ctx context.Context, platform *servicestest.Platform) error {
-	behind, err := url.Parse(d.servers[0].URL)
+	proxy, err := servicestest.NewHTTPProxy(d.servers[0].URL)
 	if err != nil {
 		return err
 	}
-	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(behind) }}) // speaks HTTP/1.1 alone
-	defer proxy.Close()
-	return d.everyMethod(ctx, platform, rpc.ProtocolHTTP, proxy.Listener.Addr().String())
+	defer func() { _ = proxy.Close() }()
+	proxy.HTTP1Only()
+	return d.everyMethod(ctx, platform, rpc.ProtocolHTTP, proxy.Addr)
 }
 
 // everyMethod calls every method of every service and checks how the instances were spoken to.

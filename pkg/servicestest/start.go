@@ -33,6 +33,8 @@ type Running struct {
 	Registry registry.ServiceRegistry
 	// URL is where the server answers, such as "http://127.0.0.1:43210", for curl and its like.
 	URL string
+	// Proxy stands between the clients and the server if [WithProxy] says so; otherwise it is nil.
+	Proxy *HTTPProxy
 
 	faults *Faults
 }
@@ -42,6 +44,7 @@ type startSettings struct {
 	platform []Option
 	hosted   Services
 	client   rpc.ClientConfig
+	proxy    bool
 }
 
 type startOption func(*startSettings)
@@ -63,6 +66,11 @@ func WithClientConfig(config rpc.ClientConfig) StartOption {
 // call the server's handlers without a network.
 func WithProtocol(protocol rpc.Protocol) StartOption {
 	return startOption(func(s *startSettings) { s.client.Protocol = protocol })
+}
+
+// WithProxy puts an [HTTPProxy] between the clients and the server, which is [Running.Proxy].
+func WithProxy() StartOption {
+	return startOption(func(s *startSettings) { s.proxy = true })
 }
 
 // Start starts a server with the four services of a new [Platform] on a port of its own and returns clients connected to it:
@@ -103,7 +111,12 @@ func Start(tb testing.TB, opts ...StartOption) *Running {
 	tb.Cleanup(web.Close)
 	running.URL = web.URL
 
-	running.connect(tb, web.Listener.Addr().String(), handlers, settings.client)
+	addr := web.Listener.Addr().String()
+	if settings.proxy {
+		running.Proxy = StartHTTPProxy(tb, web.URL)
+		addr = running.Proxy.Addr
+	}
+	running.connect(tb, addr, handlers, settings.client)
 	return running
 }
 
@@ -152,6 +165,9 @@ func (r *Running) connect(tb testing.TB, addr string, handlers *connect.Server, 
 	}
 	tb.Cleanup(func() {
 		r.faults.Clear() // Lets go on what a delay still holds.
+		if r.Proxy != nil {
+			r.Proxy.Clear()
+		}
 		if err := factory.Close(); err != nil {
 			tb.Errorf("servicestest: close the clients: %v", err)
 		}

@@ -63,8 +63,6 @@ type host struct {
 	config func(*rpc.ServerConfig)
 	// instance is continued by this one, with its counts.
 	instance *instance
-	// wrap wraps the listener.
-	wrap func(net.Listener) net.Listener
 }
 
 // start starts an instance, which is stopped with the test.
@@ -80,9 +78,6 @@ func (h host) start(t testing.TB, executions *ledger) *instance {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", h.addr)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if h.wrap != nil {
-		listener = h.wrap(listener)
 	}
 	config := rpc.DefaultServerConfig()
 	if h.config != nil {
