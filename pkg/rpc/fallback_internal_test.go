@@ -339,6 +339,23 @@ func TestFallbackLookIsVoid(t *testing.T) {
 	}
 }
 
+// TestFallbackLookOfBefore: what a look found of the registration before says nothing of one of which the same was learned meanwhile.
+func TestFallbackLookOfBefore(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundWorks, foundNothing)
+		probes.takes = defaultFallbackPace().timeout - 1
+		f.learn(errNoTrailers)
+		for byGRPC := 0; byGRPC == 0; byGRPC, _ = probes.made() {
+			pass(time.Second)
+		}
+		f.register("")
+		f.learn(errNoTrailers)
+		pass(10 * time.Second)
+		expectSpoken(t, f, ProtocolHTTP)
+		expectProbes(t, probes, 1, 0)
+	})
+}
+
 // unwatched is a registry that never answers.
 type unwatched struct{ registry.ServiceRegistry }
 
