@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -117,7 +118,7 @@ func (c *HTTP2Conn) readHeaders(frame *http2.MetaHeadersFrame) {
 		c.partial[frame.StreamID] = request
 		c.mu.Unlock()
 	}
-	c.continues(frame.StreamID, frame.StreamEnded(), func(request *HTTP2Request) {
+	c.continues(frame, func(request *HTTP2Request) {
 		for _, field := range frame.Fields {
 			request.Header.Add(field.Name, field.Value)
 		}
@@ -125,7 +126,7 @@ func (c *HTTP2Conn) readHeaders(frame *http2.MetaHeadersFrame) {
 }
 
 func (c *HTTP2Conn) readData(frame *http2.DataFrame) error {
-	c.continues(frame.StreamID, frame.StreamEnded(), func(request *HTTP2Request) { request.Body.Write(frame.Data()) })
+	c.continues(frame, func(request *HTTP2Request) { request.Body.Write(frame.Data()) })
 	if frame.Length == 0 {
 		return nil
 	}
@@ -138,15 +139,20 @@ func (c *HTTP2Conn) readData(frame *http2.DataFrame) error {
 }
 
 // continues adds to a request, unless its stream was reset, and may complete it.
-func (c *HTTP2Conn) continues(stream uint32, ends bool, add func(*HTTP2Request)) {
+func (c *HTTP2Conn) continues(frame interface {
+	http2.Frame
+	StreamEnded() bool
+}, add func(*HTTP2Request),
+) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	stream := frame.Header().StreamID
 	request := c.partial[stream]
 	if request == nil {
 		return
 	}
 	add(request)
-	if ends {
+	if frame.StreamEnded() {
 		delete(c.partial, stream)
 		c.complete = append(c.complete, request)
 		c.server.Requests.Add(1)
@@ -166,7 +172,7 @@ func (c *HTTP2Conn) Drain() { _, _ = io.Copy(io.Discard, c.Conn) }
 // Abort resets the connection (RST).
 func (c *HTTP2Conn) Abort() {
 	abortive(c.Conn)
-	_ = c.Conn.Close() // The aim is that it ends.
+	_ = c.Close() // The aim is that it ends.
 }
 
 // Reset ends a stream (RST_STREAM), and with it a request that is not complete. A code of [http2.ErrCodeRefusedStream] says that it was
@@ -189,9 +195,9 @@ func (c *HTTP2Conn) Headers(stream uint32, end bool, pairs ...string) {
 	}
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for at := 0; at < len(pairs); at += 2 {
+	for pair := range slices.Chunk(pairs, 2) {
 		// Sensitive fields stay out of the table of the connection's state, so that each block stands for itself.
-		_ = encoder.WriteField(hpack.HeaderField{Name: pairs[at], Value: pairs[at+1], Sensitive: true}) // A buffer takes all.
+		_ = encoder.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1], Sensitive: true}) // A buffer takes all.
 	}
 	_ = c.write(func() error {
 		return c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end})

@@ -36,7 +36,7 @@ func TestHTTP2Answer(t *testing.T) {
 			return
 		}
 		for request, ok := conn.Next(); ok; request, ok = conn.Next() {
-			if request.Path() != procedure || request.Header.Get("Te") != "trailers" || request.Body.String() != "a request" {
+			if request.Path() != procedure || request.Header.Get("TE") != "trailers" || request.Body.String() != "a request" {
 				conn.End(request.Stream, 13)
 				continue
 			}

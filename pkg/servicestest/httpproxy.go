@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -101,9 +102,9 @@ func NewHTTPProxy(upstream string, opts ...HTTPProxyOption) (*HTTPProxy, error) 
 	p.http2.Protocols.SetHTTP2(true)
 	p.http2.Protocols.SetUnencryptedHTTP2(true)
 
-	p.both, err = newGatewayServer(p, settings.serve, true)
+	p.both, err = newGatewayServer(p, settings.serve, "h2", "http/1.1")
 	if err == nil {
-		p.http1Only, err = newGatewayServer(p, settings.serve, false)
+		p.http1Only, err = newGatewayServer(p, settings.serve, "http/1.1")
 	}
 	p.dial = p.dialGateway
 	p.start()
@@ -194,8 +195,8 @@ type gatewayServer struct {
 	serving sync.WaitGroup
 }
 
-// newGatewayServer starts a server; by TLS if it is given, and one that speaks HTTP/2 if it is wanted.
-func newGatewayServer(p *HTTPProxy, secured *tls.Config, http2 bool) (*gatewayServer, error) {
+// newGatewayServer starts a server, by TLS if it is given, that speaks protocols, which have the names of ALPN.
+func newGatewayServer(p *HTTPProxy, secured *tls.Config, protocols ...string) (*gatewayServer, error) {
 	listener, err := new(net.ListenConfig).Listen(p.ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("servicestest: %w", err)
@@ -208,13 +209,10 @@ func newGatewayServer(p *HTTPProxy, secured *tls.Config, http2 bool) (*gatewaySe
 		ConnContext: withWire,
 	}
 	server.http.Protocols.SetHTTP1(true)
-	server.http.Protocols.SetUnencryptedHTTP2(http2)
+	server.http.Protocols.SetUnencryptedHTTP2(slices.Contains(protocols, "h2"))
 	if secured != nil {
 		secured = secured.Clone()
-		secured.NextProtos = []string{"h2", "http/1.1"}
-		if !http2 {
-			secured.NextProtos = secured.NextProtos[1:]
-		}
+		secured.NextProtos = protocols
 	}
 	server.serving.Go(func() {
 		_ = server.http.Serve(wireListener{listener, secured}) // that it was closed

@@ -100,7 +100,7 @@ func (x *exchange) roundTrip() (*http.Response, error) {
 	trailersWelcome := strings.Contains(strings.ToLower(strings.Join(out.Header["Te"], ",")), "trailers")
 	dropHopHeaders(out.Header)
 	if trailersWelcome {
-		out.Header.Set("Te", "trailers")
+		out.Header.Set("TE", "trailers")
 	}
 	if x.r.ProtoMajor == 2 {
 		return x.proxy.http2.RoundTrip(out)

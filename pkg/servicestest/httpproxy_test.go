@@ -42,7 +42,7 @@ func startBackend(t *testing.T) *backend {
 		}
 		b.executed.Add(1)
 		w.Header().Set("Trailer", "Grpc-Status")
-		w.Header().Set("X-Request", fmt.Sprintf("%s %s %d bytes, te %q", r.Proto, r.Header.Get("X-Kept"), len(body), r.Header.Get("Te")))
+		w.Header().Set("X-Request", fmt.Sprintf("%s %s %d bytes, te %q", r.Proto, r.Header.Get("X-Kept"), len(body), r.Header.Get("TE")))
 		_, _ = io.WriteString(w, b.answer)
 		w.Header().Set("Grpc-Status", "0")
 		w.Header().Set(http.TrailerPrefix+"X-Unannounced", "1")
@@ -85,7 +85,7 @@ func post(t *testing.T, client *http.Client, url, contentType string) (*answered
 	}
 	request.Header.Set("Content-Type", contentType)
 	request.Header.Set("X-Kept", "kept")
-	request.Header.Set("Te", "trailers")
+	request.Header.Set("TE", "trailers")
 	request.GetBody = nil // so that net/http sends it once
 	response, err := client.Do(request)
 	if err != nil {
@@ -185,8 +185,8 @@ func TestHTTPProxyStreams(t *testing.T) {
 		if _, err := io.WriteString(in, message); err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, len(message))
-		if _, err := io.ReadFull(response.Body, got); err != nil || string(got) != strings.ToUpper(message) {
+		got, want := make([]byte, len(message)), strings.ToUpper(message)
+		if _, err := io.ReadFull(response.Body, got); err != nil || string(got) != want {
 			t.Fatalf("%q came back as %q, %v", message, got, err)
 		}
 	}
@@ -260,7 +260,7 @@ func TestHTTPProxyRespond(t *testing.T) {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, r.URL.Path, http.StatusTooManyRequests)
 		}))
-		if got, err := call(); err != nil || got.Header.Get("Retry-After") != "1" || got.StatusCode != 429 || got.body != procedure+"\n" {
+		if got, err := call(); err != nil || got.Header.Get("Retry-After") != "1" || got.StatusCode != http.StatusTooManyRequests || got.body != procedure+"\n" {
 			t.Errorf("got %v, %v", got, err)
 		}
 		gateway.Clear()

@@ -30,7 +30,8 @@ func (p *Proxy) Refuse() (accept func()) {
 	}
 	p.mu.Unlock()
 	return p.impede(&impediment{harmless: true}, func() {
-		if p.refusing--; p.refusing > 0 || p.closed {
+		p.refusing--
+		if p.refusing > 0 || p.closed {
 			return
 		}
 		if err := p.listen(p.Addr); err != nil {
@@ -54,7 +55,8 @@ func (p *Proxy) BlackHole(tb testing.TB) (heal func()) {
 	err := p.eachSocket(dropPackets)
 	p.mu.Unlock()
 	heal = p.impede(&impediment{}, func() {
-		if p.holes--; p.holes == 0 {
+		p.holes--
+		if p.holes == 0 {
 			p.fail(p.eachSocket(passPackets))
 		}
 	})

@@ -100,7 +100,7 @@ func (r *relay) pass(to net.Conn, read *pieces, count *atomic.Int64, refused fun
 	for piece := range read.ready {
 		if !r.write(to, piece, count) {
 			refused()
-			for range read.ready { //nolint:revive // reads on
+			for range read.ready { // reads on
 			}
 			return
 		}
