@@ -150,8 +150,8 @@ func WithInProcess(server *connect.Server) Option {
 	return optionFunc(func(settings *clientSettings) { settings.server = server })
 }
 
-// WithLogger has changes of state logged: instances that come and go, and their health, at the level debug; what else the registry changes of one, and
-// ejections that end, at info; failures of the registry, breakers, ejections and fallbacks at warn. By default nothing is logged.
+// WithLogger has changes of state logged: instances that come and go, and their health, at the level debug; what else the registry changes of
+// one, and ejections that end, at info; failures of the registry, breakers, ejections and fallbacks at warn. By default nothing is logged.
 func WithLogger(logger *slog.Logger) Option {
 	return optionFunc(func(settings *clientSettings) { settings.logger = logger })
 }
