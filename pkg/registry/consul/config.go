@@ -105,7 +105,8 @@ type Config struct {
 	// follows an outage or a loss of Consul's state, as instances then are about to register again. Default 2s.
 	EmptyGrace time.Duration `koanf:"empty_grace"`
 	// RemovalGrace is how long an instance whose check begins to fail stays in the set, as [registry.HealthCritical]. One that was deregistered or is in
-	// maintenance leaves at once. 0 means that a failing check removes at once. Default 3s.
+	// maintenance leaves at once. After an outage it is 15s at least, as checks then begin anew. 0 means that a failing check removes at once. Default
+	// 3s.
 	RemovalGrace time.Duration `koanf:"removal_grace"`
 
 	// Snapshot keeps the last good instances on disk, for a start while Consul is down.

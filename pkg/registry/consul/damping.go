@@ -21,7 +21,13 @@ import (
 type damping struct {
 	grace time.Duration
 	known map[string]held // by ID, what the last look had in the set
+	// patient is until when nothing leaves, as there was an outage.
+	patient time.Time
 }
+
+// outageGrace is how long instances stand after an outage whose checks fail then: those of an agent that was restarted with its data fail until they
+// have run for the first time, up to an interval later.
+const outageGrace = 15 * time.Second
 
 // held is what is known of an instance in the set.
 type held struct {
@@ -44,7 +50,7 @@ func (d *damping) apply(now time.Time, live, failing []checked) []registry.Insta
 			continue
 		}
 		if was.until.IsZero() || was.since != instance.since {
-			was.until, was.since = now.Add(d.grace), instance.since
+			was.until, was.since = now.Add(max(d.grace, d.patient.Sub(now))), instance.since
 		}
 		if !now.Before(was.until) {
 			continue
@@ -59,7 +65,8 @@ func (d *damping) apply(now time.Time, live, failing []checked) []registry.Insta
 }
 
 // restart begins the graces anew: what happened meanwhile was not seen.
-func (d *damping) restart() {
+func (d *damping) restart(now time.Time) {
+	d.patient = now.Add(outageGrace)
 	for id, instance := range d.known {
 		instance.until = time.Time{}
 		d.known[id] = instance

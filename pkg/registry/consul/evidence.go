@@ -25,7 +25,9 @@ func (f *feed) confirm(ctx context.Context) ([]registry.Instance, error) {
 	grace := f.settings.EmptyGrace
 	if f.doubt {
 		grace = max(grace, lossGrace)
-		f.loss.begin(time.Now(), f.last)
+		if f.loss.ends().IsZero() { // else it was noticed already
+			f.loss.begin(time.Now(), f.last)
+		}
 		f.logger.Warn("consul: no instance is registered since Consul was away; the last instances stand for now",
 			"instances", len(f.last), "for", grace)
 	}

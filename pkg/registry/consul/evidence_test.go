@@ -111,6 +111,13 @@ func TestLostStateComesBackBitByBit(t *testing.T) {
 		expect(t, w, "1", "3") // the second left
 		f.set(entry("3", 82), entry("4", 80))
 		expect(t, w, "3", "4") // where the first was
+		// The state is lost a second time, when not all of it was back.
+		f.update(func() { f.index, f.services = 3, byNode([]*api.ServiceEntry{entry("4", 80)}) })
+		expect(t, w, "3", "4")
+		pass(10 * time.Second)
+		f.update(func() { f.index, f.services = 2, byNode([]*api.ServiceEntry{entry("3", 82)}) })
+		expect(t, w, "3", "4")
+		expect(t, w, "3")
 		untilQuiet(t, w, 2*time.Minute)
 	})
 }

@@ -21,11 +21,8 @@ type loss struct {
 	until   time.Time
 }
 
-// begin notes that Consul lost its state, when last stood.
+// begin notes that Consul lost its state, perhaps again, when last stood.
 func (l *loss) begin(now time.Time, last []registry.Instance) {
-	if len(l.missing) > 0 { // it was noticed already
-		return
-	}
 	l.until, l.missing = now.Add(lossGrace), make(map[string]registry.Instance, len(last))
 	for _, instance := range last {
 		l.missing[instance.ID] = instance

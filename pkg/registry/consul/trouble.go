@@ -54,7 +54,7 @@ func (f *feed) failed(err error) {
 	now := time.Now()
 	t.retryAt, t.notBefore = now.Add(delay), now.Add(min(delay, jitter(probeInterval)))
 	f.index, f.emptyFrom = 0, time.Time{}
-	f.damping.restart()
+	f.damping.restart(now)
 	f.restore()
 	if f.restored {
 		f.report.enter(StateSnapshot, err)
