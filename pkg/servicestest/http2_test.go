@@ -2,6 +2,7 @@ package servicestest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -177,7 +179,10 @@ func TestHTTP2EarlyResponse(t *testing.T) {
 		conn.Drain()
 	})
 	out, in := io.Pipe()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+procedure, out)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })() // or a window that never opens would hold the test
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+procedure, out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +194,12 @@ func TestHTTP2EarlyResponse(t *testing.T) {
 	if _, err := in.Write(make([]byte, size)); err != nil || in.Close() != nil {
 		t.Fatal(err)
 	}
-	if got := <-arrived; got != size || response.StatusCode != http.StatusOK {
+	got := 0
+	select {
+	case got = <-arrived:
+	case <-ctx.Done():
+	}
+	if got != size || response.StatusCode != http.StatusOK {
 		t.Errorf("%d bytes arrived, status %s, want %d and 200", got, response.Status, size)
 	}
 	if body, err := io.ReadAll(response.Body); len(body) != 32<<10 || err != nil {

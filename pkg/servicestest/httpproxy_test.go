@@ -151,6 +151,38 @@ func TestHTTPProxyPassesOn(t *testing.T) {
 	})
 }
 
+// TestHTTPProxyHopHeaders: what is of one connection only stays on it (RFC 9110, section 7.6.1), in both directions.
+func TestHTTPProxyHopHeaders(t *testing.T) {
+	got := make(chan http.Header, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header
+		w.Header().Set("Connection", "X-Of-The-Server")
+		w.Header().Set("X-Of-The-Server", "1")
+		w.Header().Set("X-Kept", "1")
+	}))
+	t.Cleanup(server.Close)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, servicestest.StartHTTPProxy(t, server.URL).URL, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = http.Header{
+		"Connection": {"X-Of-The-Client, close"}, "X-Of-The-Client": {"1"}, "Keep-Alive": {"1"}, "Te": {"gzip"}, "X-Kept": {"1"}, "User-Agent": {""},
+	}
+	response, err := speaking(t, "HTTP/1.1").Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	passed := <-got
+	delete(passed, "Accept-Encoding")
+	if len(passed) != 1 || passed.Get("X-Kept") != "1" {
+		t.Errorf("the server got %v, want X-Kept alone", passed)
+	}
+	if response.Header.Get("X-Of-The-Server") != "" || response.Header.Get("X-Kept") != "1" {
+		t.Errorf("the client got %v", response.Header)
+	}
+}
+
 // TestHTTPProxyStreams: both directions of a stream pass at the same time, message by message.
 func TestHTTPProxyStreams(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -292,6 +292,27 @@ func TestProxyBlackHole(t *testing.T) {
 	back.expect(t, "back")
 }
 
+// TestProxyBlackHoleAndRefuse: faults end one by one, and what listens again in a black hole is in it.
+func TestProxyBlackHoleAndRefuse(t *testing.T) {
+	proxy := servicestest.StartProxy(t, startTCP(t, echo))
+	accept, again := proxy.Refuse(), proxy.Refuse()
+	heal, other := proxy.BlackHole(t), proxy.BlackHole(t)
+	accept()
+	if conn, err := net.Dial("tcp", proxy.Addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dialled %v, %v, want connection refused", conn, err)
+	}
+	again()
+	for _, heals := range []func(){heal, other} {
+		if conn, err := net.DialTimeout("tcp", proxy.Addr, 50*time.Millisecond); !isTimeout(err) {
+			t.Errorf("dialled %v, %v, want no answer", conn, err)
+		}
+		heals()
+	}
+	client := dialLines(t, proxy.Addr)
+	client.send(t, "well")
+	client.expect(t, "well")
+}
+
 func TestProxyClear(t *testing.T) {
 	proxy := servicestest.StartProxy(t, startTCP(t, echo))
 	thaw := proxy.Freeze()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/0x1d/goplt/pkg/rpc"
 	"github.com/0x1d/goplt/pkg/services"
@@ -21,6 +22,39 @@ func TestRunningConforms(t *testing.T) {
 				return servicestest.Start(t, servicestest.WithProtocol(protocol)).Services()
 			})
 		})
+	}
+}
+
+// TestRunningConformsThroughProxy: a gateway without faults changes nothing, by either protocol.
+func TestRunningConformsThroughProxy(t *testing.T) {
+	for _, protocol := range protocols() {
+		t.Run(string(protocol), func(t *testing.T) {
+			servicestest.RunSuite(t, func(t *testing.T) servicestest.Services {
+				t.Helper()
+				return servicestest.Start(t, servicestest.WithProtocol(protocol), servicestest.WithProxy()).Services()
+			})
+		})
+	}
+}
+
+func TestStartWithProxy(t *testing.T) {
+	s := servicestest.Start(t, servicestest.WithDemoData(), servicestest.WithProxy())
+	if _, err := s.Auth.Login(t.Context(), "ada@example.com", servicestest.DemoPassword); err != nil {
+		t.Fatal(err)
+	}
+	held := s.Proxy.Delay("authz", time.Hour)
+	done := make(chan error, 1)
+	go func() { done <- s.Authz.Authorize(t.Context(), "usr_ada", "invoices:read") }()
+	awaitThat(t, "the call to wait", func() bool { return held.Hits() == 1 })
+	s.Proxy.Clear()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if s.Proxy.Requests("auth.Login") != 1 || s.Proxy.Requests("authz") != 1 {
+		t.Errorf("%d and %d requests, want 1 and 1", s.Proxy.Requests("auth.Login"), s.Proxy.Requests("authz"))
+	}
+	if plain := servicestest.Start(t); plain.Proxy != nil {
+		t.Error("there is a proxy that nobody asked for")
 	}
 }
 
