@@ -51,6 +51,8 @@ type fallback struct {
 
 	reprobe  *time.Timer // not nil while what was learned is to be looked at again
 	interval time.Duration
+
+	unsaid []func() // notes of changes, for when mu is free
 }
 
 // decisiveDoubts is how many calls in a row have to show that gRPC does not get through where a probe cannot tell.
@@ -62,10 +64,26 @@ func newFallback(of *instance, hint Protocol, probes *fallbackProbes) *fallback 
 	return f
 }
 
+// notefLocked notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport, which
+// would tell its evidence here.
+func (f *fallback) notefLocked(level slog.Level, format string, args ...any) {
+	f.unsaid = append(f.unsaid, func() { f.instance.changes.notef(level, f.instance, format, args...) })
+}
+
+// unlock frees mu and notes what changed under it.
+func (f *fallback) unlock() {
+	unsaid := f.unsaid
+	f.unsaid = nil
+	f.mu.Unlock()
+	for _, note := range unsaid {
+		note()
+	}
+}
+
 // learn remembers that gRPC provably does not get through to the instance, of which its other protocol has answered.
 func (f *fallback) learn(evidence error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if !f.http.Load() || f.trial.Load() {
 		f.learnLocked(evidence)
 	}
@@ -75,8 +93,7 @@ func (f *fallback) learnLocked(evidence error) {
 	f.settleLocked()
 	f.pause, f.notBefore = 0, time.Time{}
 	f.http.Store(true)
-	f.instance.changes.notef(slog.LevelWarn, f.instance,
-		"is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
+	f.notefLocked(slog.LevelWarn, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
 	f.instance.keepWarm(ProtocolAuto)
 	if f.probes != nil && !f.closed {
 		f.interval = f.probes.pace.again
@@ -98,7 +115,7 @@ func (f *fallback) doubt(evidence error, began time.Time) {
 		return
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.http.Load() || f.hint == ProtocolGRPC || f.closed {
 		return
 	}
@@ -114,7 +131,7 @@ func (f *fallback) doubt(evidence error, began time.Time) {
 	if now.Sub(f.notBefore) > f.probes.pace.maxPause {
 		f.pause = 0 // the doubts of before are long over
 	}
-	f.instance.changes.notef(slog.LevelInfo, f.instance, "is probed, because gRPC may not get through: %v", evidence)
+	f.notefLocked(slog.LevelInfo, "is probed, because gRPC may not get through: %v", evidence)
 	f.probing = true
 	registration := f.registration
 	f.probes.begin(func() { f.probe(registration) })
@@ -126,10 +143,10 @@ func (f *fallback) trust() {
 		return
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.trial.Load() {
 		f.http.Store(false)
-		f.instance.changes.notef(slog.LevelInfo, f.instance, "is spoken to by gRPC again, as it has answered with a grpc-status")
+		f.notefLocked(slog.LevelInfo, "is spoken to by gRPC again, as it has answered with a grpc-status")
 		f.instance.keepWarm(ProtocolAuto)
 	}
 	f.settleLocked()
@@ -138,7 +155,7 @@ func (f *fallback) trust() {
 // tried is told how a call by Connect/JSON ended that was made where gRPC may not get through.
 func (f *fallback) tried(answered bool, err error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	switch {
 	case f.doubts.Load() == 0: // settled meanwhile
 	case answered && f.trial.Load():
@@ -150,7 +167,7 @@ func (f *fallback) tried(answered bool, err error) {
 		f.settleLocked()
 		f.http.Store(false)
 		f.waitLocked(f.probes.pace.maxPause)
-		f.instance.changes.notef(slog.LevelWarn, f.instance, "is spoken to by gRPC again, as it does not answer to Connect/JSON either: %v", err)
+		f.notefLocked(slog.LevelWarn, "is spoken to by gRPC again, as it does not answer to Connect/JSON either: %v", err)
 		f.instance.keepWarm(ProtocolAuto)
 	}
 }
@@ -165,7 +182,7 @@ func (f *fallback) decideLocked() bool {
 	default:
 		f.http.Store(true)
 		f.trial.Store(true)
-		f.instance.changes.notef(slog.LevelWarn, f.instance, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
+		f.notefLocked(slog.LevelWarn, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
 		f.instance.keepWarm(ProtocolAuto)
 	}
 	return true
@@ -179,7 +196,7 @@ func (f *fallback) probe(registration int) {
 		byHTTP, _ = f.find(ProtocolHTTP)
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.registration != registration {
 		return
 	}
@@ -238,14 +255,14 @@ func (f *fallback) stopLocked() {
 func (f *fallback) look(registration int) {
 	found, _ := f.find(ProtocolGRPC)
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	switch {
 	case f.registration != registration || f.reprobe == nil || f.probes.ctx.Err() != nil: // forgotten, or stopped
 	case found == foundWorks:
 		f.stopLocked()
 		f.instance.grpc.pool.Renew() // connections of before may still go through what was in the way
 		f.http.Store(false)
-		f.instance.changes.notef(slog.LevelInfo, f.instance, "speaks gRPC again: a probe brought a message and a trailer")
+		f.notefLocked(slog.LevelInfo, "speaks gRPC again: a probe brought a message and a trailer")
 		f.instance.keepWarm(ProtocolAuto)
 	default:
 		f.interval = min(2*f.interval, f.probes.pace.longest)
@@ -257,7 +274,7 @@ func (f *fallback) look(registration int) {
 // differently for that.
 func (f *fallback) register(hint Protocol) bool {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.registration++
 	f.hint, f.probing = hint, false
 	f.settleLocked()
@@ -269,13 +286,13 @@ func (f *fallback) register(hint Protocol) bool {
 // rest ends the looking again of an instance that the registry no longer names, and wake begins it anew.
 func (f *fallback) rest() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.stopLocked()
 }
 
 func (f *fallback) wake() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.probes != nil && !f.closed && f.http.Load() && !f.trial.Load() && f.hint != ProtocolHTTP {
 		f.lookAgainLocked()
 	}
@@ -284,7 +301,7 @@ func (f *fallback) wake() {
 // close has nothing be probed any more.
 func (f *fallback) close() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.closed = true
 	f.stopLocked()
 }

@@ -454,3 +454,41 @@ func TestFallbackClose(t *testing.T) {
 		expectProbes(t, probes, 2, 0)
 	})
 }
+
+// TestFallbackNotesUnlocked: a log handler may make calls by the transport whose changes it is told of.
+func TestFallbackNotesUnlocked(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundNoHealth, foundNoHealth)
+		told := 0
+		f.instance.changes.logger = slog.New(callingHandler{Handler: slog.DiscardHandler, call: func() {
+			told++
+			if !f.mu.TryLock() {
+				t.Error("a handler is called while the fallback is locked")
+				return
+			}
+			f.mu.Unlock()
+		}})
+		doubts(f, decisiveDoubts) // is probed, and is tried
+		f.trust()                 // is spoken to by gRPC again
+		f.learn(errNoTrailers)
+		probes.find(foundWorks, foundWorks)
+		pass(2 * time.Minute) // speaks gRPC again
+		if told != 5 {
+			t.Errorf("told of %d changes, want 5: %+v", told, f.instance.changes.all())
+		}
+	})
+}
+
+// callingHandler is a log handler that calls.
+type callingHandler struct {
+	slog.Handler
+
+	call func()
+}
+
+func (callingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h callingHandler) Handle(context.Context, slog.Record) error {
+	h.call()
+	return nil
+}
