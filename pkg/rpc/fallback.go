@@ -134,7 +134,7 @@ func (f *fallback) doubt(evidence error, began time.Time) {
 	f.notefLocked(slog.LevelInfo, "is probed, because gRPC may not get through: %v", evidence)
 	f.probing = true
 	registration := f.registration
-	f.probes.begin(func() { f.probe(registration) })
+	f.probes.begin(func() { f.probe(registration, evidence) })
 }
 
 // trust is told of a grpc-status: gRPC gets through.
@@ -188,8 +188,11 @@ func (f *fallback) decideLocked() bool {
 	return true
 }
 
-// probe finds out what a doubt is worth.
-func (f *fallback) probe(registration int) {
+// probe finds out what a doubt is worth, unless the instance was closed, or registered anew, while the probe waited for its turn.
+func (f *fallback) probe(registration int, evidence error) {
+	if f.void(registration) {
+		return
+	}
 	byGRPC, err := f.find(ProtocolGRPC)
 	byHTTP := foundNothing
 	if byGRPC == foundFails || byGRPC == foundNoHealth {
@@ -206,7 +209,7 @@ func (f *fallback) probe(registration int) {
 	}
 	switch {
 	case byGRPC == foundFails && byHTTP == foundWorks:
-		f.learnLocked(fmt.Errorf("%w; and a probe found: %w", f.evidence, err))
+		f.learnLocked(fmt.Errorf("%w; and a probe found: %w", evidence, err))
 		return
 	case byGRPC == foundWorks:
 		f.settleLocked() // whatever it was, it is not gRPC that does not get through
@@ -218,6 +221,13 @@ func (f *fallback) probe(registration int) {
 		}
 	}
 	f.waitLocked(max(f.probes.pace.pause, 2*f.pause))
+}
+
+// void reports whether nothing is to be found out any more for what a registration brought.
+func (f *fallback) void(registration int) bool {
+	f.mu.Lock()
+	defer f.unlock()
+	return f.closed || f.registration != registration
 }
 
 // find probes by a protocol, for as long as that may take.

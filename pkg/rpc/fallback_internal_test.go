@@ -492,3 +492,32 @@ func (h callingHandler) Handle(context.Context, slog.Record) error {
 	h.call()
 	return nil
 }
+
+// TestFallbackProbeWaits: a probe that waits for its turn is not made for an instance that was closed meanwhile.
+func TestFallbackProbeWaits(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		for range cap(f.probes.room) {
+			f.probes.room <- struct{}{}
+		}
+		doubts(f, 1)
+		f.close()
+		<-f.probes.room
+		synctest.Wait()
+		expectProbes(t, probes, 0, 0)
+	})
+}
+
+// TestFallbackProbeAfterTrust: that a call got a grpc-status during the probe, in the headers perhaps, does not keep its evidence from being told.
+func TestFallbackProbeAfterTrust(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundFails, foundWorks)
+		probes.takes = time.Second
+		doubts(f, 1)
+		f.trust()
+		pass(2 * time.Second)
+		expectSpoken(t, f, ProtocolHTTP)
+		if last := f.instance.lastChange.Load().What; !strings.Contains(last, errNoTrailers.Error()) {
+			t.Errorf("noted %q, without the evidence", last)
+		}
+	})
+}
