@@ -13,9 +13,10 @@ import (
 )
 
 // fallback is by which protocol an instance is spoken to where the transport's is auto, and what of that is learned: from evidence in calls, and
-// from probes on connections of their own. What a call shows, it tells by learn, doubt, trust and tried; none of them waits for anything.
+// from probes on connections of their own. What a call shows, it tells by learn, blocked, doubt, trust and tried; none of them waits for anything.
 //
 //	gRPC ── learn: hard evidence, and Connect/JSON answered the same call ─────────────────────▶ HTTP
+//	gRPC ── blocked: hard evidence, and the call cannot be made again ─▶ trial ────────────────▶ HTTP, or back to gRPC
 //	gRPC ── doubt: soft evidence ─▶ probe: gRPC fails, Connect/JSON works ────────────────────▶ HTTP
 //	                                 probe cannot tell ─▶ decisiveDoubts in a row ─▶ trial ───▶ HTTP, or back to gRPC
 //	HTTP ── every minute at first: a probe by gRPC brings a message and a trailer ─────────────▶ gRPC
@@ -180,12 +181,29 @@ func (f *fallback) decideLocked() bool {
 	case f.answered:
 		f.learnLocked(f.evidence)
 	default:
-		f.http.Store(true)
-		f.trial.Store(true)
-		f.notefLocked(slog.LevelWarn, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
-		f.instance.keepWarm(ProtocolAuto)
+		f.tryLocked()
 	}
 	return true
+}
+
+func (f *fallback) tryLocked() {
+	f.http.Store(true)
+	f.trial.Store(true)
+	f.notefLocked(slog.LevelWarn, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
+	f.instance.keepWarm(ProtocolAuto)
+}
+
+// blocked is told of hard evidence from an exchange that cannot be made again by Connect/JSON: whether that answers is for the next call to find out.
+func (f *fallback) blocked(evidence error) {
+	f.mu.Lock()
+	defer f.unlock()
+	if f.http.Load() || f.closed || time.Now().Before(f.notBefore) { // the last because Connect/JSON has not answered lately
+		return
+	}
+	f.evidence = evidence
+	f.doubts.Add(1)
+	f.doubted = time.Now()
+	f.tryLocked()
 }
 
 // probe finds out what a doubt is worth, unless the instance was closed, or registered anew, while the probe waited for its turn.

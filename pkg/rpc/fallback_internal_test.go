@@ -521,3 +521,27 @@ func TestFallbackProbeAfterTrust(t *testing.T) {
 		}
 	})
 }
+
+// TestFallbackBlocked: hard evidence that no call could follow up is not enough for good: Connect/JSON has to answer.
+func TestFallbackBlocked(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		inFallback(t, nil, func(t *testing.T, f *fallback, _ *script) {
+			f.blocked(errNoTrailers)
+			expectSpoken(t, f, ProtocolHTTP)
+			f.tried(answers, errors.New("404"))
+			if answers {
+				expectSpoken(t, f, ProtocolHTTP)
+				if f.trial.Load() {
+					t.Error("still on trial")
+				}
+				return
+			}
+			expectSpoken(t, f, ProtocolGRPC)
+			f.blocked(errNoTrailers)
+			expectSpoken(t, f, ProtocolGRPC) // for a while
+			pass(time.Minute)
+			f.blocked(errNoTrailers)
+			expectSpoken(t, f, ProtocolHTTP)
+		})
+	}
+}

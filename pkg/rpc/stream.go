@@ -114,7 +114,7 @@ func (s *stream) heard(err error) {
 		if shown := s.exchange.takeEvidence(); shown != grpcclient.Blocked {
 			s.chosen.fallback.listen(shown, err, s.began)
 		} else {
-			s.chosen.fallback.learn(err) // the next stream gets through; this one's message is gone
+			s.chosen.fallback.blocked(err) // the next stream may get through; this one's message is gone
 		}
 	case s.chosen.fallback.trial.Load() && (answered || s.ctx.Err() == nil):
 		s.chosen.fallback.tried(answered, err)
@@ -220,6 +220,9 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 func (s *stream) reserve(ctx context.Context, chosen *instance) (*wire, *pool.Conn, error) {
 	wire := chosen.wireFor(s.transport.config.Protocol)
 	s.evidence = nil
+	if s.spec.StreamType == connect.StreamTypeBidi && s.transport.config.Protocol == ProtocolAuto && chosen.fallback.trial.Load() {
+		wire = &chosen.grpc // it cannot find out whether the other protocol answers, so it must not end for that not being known
+	}
 	if wire == &chosen.grpc {
 		conn, err := wire.pool.Acquire(ctx)
 		if !errors.Is(err, pool.ErrNotHTTP2) || s.transport.config.Protocol != ProtocolAuto {

@@ -142,6 +142,65 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// TestStreamRefusedForItsForm: a proxy that answers 415 where nothing speaks Connect/JSON either, for a while, does not have the instance spoken to
+// by it for good; nor does it end bidirectional streams, which cannot be made by it.
+func TestStreamRefusedForItsForm(t *testing.T) {
+	var out atomic.Bool
+	_, addr := wordsAt(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			switch {
+			case !strings.HasPrefix(request.Header.Get("Content-Type"), "application/grpc"):
+				http.Error(response, "no such page", http.StatusNotFound)
+			case out.Load():
+				http.Error(response, "no such type", http.StatusUnsupportedMediaType)
+			default:
+				next.ServeHTTP(response, request)
+			}
+		})
+	}, http1And2)
+	split := func(client *connect.Client) error {
+		stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("one two"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stream.Close() }()
+		_, err = readAll(stream)
+		return err
+	}
+	for _, next := range []string{"server stream", "bidirectional stream"} {
+		t.Run(next, func(t *testing.T) {
+			transport, status := only(t, addr, nil)
+			client := connect.NewClient(transport)
+			out.Store(true)
+			if split(client) == nil {
+				t.Error("the proxy did not refuse the stream")
+			}
+			out.Store(false)
+			if next == "server stream" {
+				if split(client) == nil {
+					t.Error("the second stream went by gRPC: the test shows nothing")
+				}
+				if err := split(client); err != nil {
+					t.Error(err)
+				}
+			} else {
+				stream, err := client.CallClientStream(t.Context(), specChat)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var echo wrapperspb.StringValue
+				if err := errors.Join(stream.Send(wrapperspb.String("hello")), stream.Receive(&echo), stream.CloseSend()); err != nil {
+					t.Error(err)
+				}
+				if _, err := readAll(stream); err != nil {
+					t.Error(err)
+				}
+			}
+			expectAtRest(t, status(), rpc.ProtocolGRPC)
+		})
+	}
+}
+
 // TestStreamThroughProxyThatRefusesGRPC: a stream's message is gone when the proxy has refused it; the next stream gets through.
 func TestStreamThroughProxyThatRefusesGRPC(t *testing.T) {
 	var refused atomic.Int64
