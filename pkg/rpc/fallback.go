@@ -65,8 +65,8 @@ func newFallback(of *instance, hint Protocol, probes *fallbackProbes) *fallback 
 	return f
 }
 
-// notefLocked notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport, which
-// would tell its evidence here.
+// notefLocked notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport,
+// which would tell its evidence here.
 func (f *fallback) notefLocked(level slog.Level, format string, args ...any) {
 	f.unsaid = append(f.unsaid, func() { f.instance.changes.notef(level, f.instance, format, args...) })
 }
