@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -25,6 +26,19 @@ func TestHTTP1Reuse(t *testing.T) {
 	}
 	if accepted := server.accepted.Load(); accepted != 1 {
 		t.Errorf("%d connections, want 1", accepted)
+	}
+}
+
+// TestAcquireAfterEnd: a caller whose time is over gets no connection, not even one that is free: over HTTP/1.1, the request might still leave.
+func TestAcquireAfterEnd(t *testing.T) {
+	t.Parallel()
+	p := newPool(t, config(startServer(t, http1, 0, echoRemote).addr, pool.HTTP1))
+	mustCall(t, p)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if conn, err := p.Acquire(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, %v; want context.Canceled", conn, err)
+		conn.Release()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,9 @@ func New(config Config) *Pool {
 // dial is returned to all who wait for it, and to nobody after them; as long as there are connections that work, it is not returned at
 // all, because those will serve the caller in time.
 func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
+	if err := ctx.Err(); err != nil { // net/http writes a request over HTTP/1.1 before it looks at its context
+		return nil, fmt.Errorf("connection to %s: %w", p.config.Addr, err)
+	}
 	if p.queued.Load() == 0 {
 		if conn := p.take(); conn != nil {
 			return conn, nil
