@@ -52,14 +52,17 @@ func (p *Proxy) BlackHole(tb testing.TB) (heal func()) {
 	tb.Helper()
 	p.mu.Lock()
 	p.holes++
-	err := p.eachSocket(dropPackets)
 	p.mu.Unlock()
+	// Nothing is to be passed on any more when the sockets fall silent.
 	heal = p.impede(&impediment{}, func() {
 		p.holes--
 		if p.holes == 0 {
 			p.fail(p.eachSocket(passPackets))
 		}
 	})
+	p.mu.Lock()
+	err := p.eachSocket(dropPackets)
+	p.mu.Unlock()
 	if err != nil {
 		heal()
 		tb.Skipf("servicestest: this system makes no black holes: %v", err)
