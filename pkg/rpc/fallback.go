@@ -16,7 +16,7 @@ import (
 // from probes on connections of their own. What a call shows, it tells by learn, blocked, doubt, trust and tried; none of them waits for anything.
 //
 //	gRPC ── learn: hard evidence, and Connect/JSON answered the same call ─────────────────────▶ HTTP
-//	gRPC ── blocked: hard evidence, and the call cannot be made again ─▶ trial ────────────────▶ HTTP, or back to gRPC
+//	gRPC ── blocked: hard evidence, and the call cannot be made again ─▶ trial ────────────────▶ HTTP, or gRPC again
 //	gRPC ── doubt: soft evidence ─▶ probe: gRPC fails, Connect/JSON works ────────────────────▶ HTTP
 //	                                 probe cannot tell ─▶ decisiveDoubts in a row ─▶ trial ───▶ HTTP, or back to gRPC
 //	HTTP ── every minute at first: a probe by gRPC brings a message and a trailer ─────────────▶ gRPC
@@ -65,9 +65,9 @@ func newFallback(of *instance, hint Protocol, probes *fallbackProbes) *fallback 
 	return f
 }
 
-// notefLocked notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport,
+// noteLockedf notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport,
 // which would tell its evidence here.
-func (f *fallback) notefLocked(level slog.Level, format string, args ...any) {
+func (f *fallback) noteLockedf(level slog.Level, format string, args ...any) {
 	f.unsaid = append(f.unsaid, func() { f.instance.changes.notef(level, f.instance, format, args...) })
 }
 
@@ -94,7 +94,7 @@ func (f *fallback) learnLocked(evidence error) {
 	f.settleLocked()
 	f.pause, f.notBefore = 0, time.Time{}
 	f.http.Store(true)
-	f.notefLocked(slog.LevelWarn, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
+	f.noteLockedf(slog.LevelWarn, "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", evidence)
 	f.instance.keepWarm(ProtocolAuto)
 	if f.probes != nil && !f.closed {
 		f.interval = f.probes.pace.again
@@ -132,7 +132,7 @@ func (f *fallback) doubt(evidence error, began time.Time) {
 	if now.Sub(f.notBefore) > f.probes.pace.maxPause {
 		f.pause = 0 // the doubts of before are long over
 	}
-	f.notefLocked(slog.LevelInfo, "is probed, because gRPC may not get through: %v", evidence)
+	f.noteLockedf(slog.LevelInfo, "is probed, because gRPC may not get through: %v", evidence)
 	f.probing = true
 	registration := f.registration
 	f.probes.begin(func() { f.probe(registration, evidence) })
@@ -147,7 +147,7 @@ func (f *fallback) trust() {
 	defer f.unlock()
 	if f.trial.Load() {
 		f.http.Store(false)
-		f.notefLocked(slog.LevelInfo, "is spoken to by gRPC again, as it has answered with a grpc-status")
+		f.noteLockedf(slog.LevelInfo, "is spoken to by gRPC again, as it has answered with a grpc-status")
 		f.instance.keepWarm(ProtocolAuto)
 	}
 	f.settleLocked()
@@ -168,7 +168,7 @@ func (f *fallback) tried(answered bool, err error) {
 		f.settleLocked()
 		f.http.Store(false)
 		f.waitLocked(f.probes.pace.maxPause)
-		f.notefLocked(slog.LevelWarn, "is spoken to by gRPC again, as it does not answer to Connect/JSON either: %v", err)
+		f.noteLockedf(slog.LevelWarn, "is spoken to by gRPC again, as it does not answer to Connect/JSON either: %v", err)
 		f.instance.keepWarm(ProtocolAuto)
 	}
 }
@@ -189,7 +189,7 @@ func (f *fallback) decideLocked() bool {
 func (f *fallback) tryLocked() {
 	f.http.Store(true)
 	f.trial.Store(true)
-	f.notefLocked(slog.LevelWarn, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
+	f.noteLockedf(slog.LevelWarn, "is tried by Connect/JSON over HTTP/1.1, because gRPC does not get through: %v", f.evidence)
 	f.instance.keepWarm(ProtocolAuto)
 }
 
@@ -290,7 +290,7 @@ func (f *fallback) look(registration int) {
 		f.stopLocked()
 		f.instance.grpc.pool.Renew() // connections of before may still go through what was in the way
 		f.http.Store(false)
-		f.notefLocked(slog.LevelInfo, "speaks gRPC again: a probe brought a message and a trailer")
+		f.noteLockedf(slog.LevelInfo, "speaks gRPC again: a probe brought a message and a trailer")
 		f.instance.keepWarm(ProtocolAuto)
 	default:
 		f.interval = min(2*f.interval, f.probes.pace.longest)

@@ -36,7 +36,8 @@ func awaitAcknowledged(conn net.Conn) error {
 	for began := time.Now(); time.Since(began) < acknowledgement; <-look.C {
 		var waiting int32
 		err := control(conn, func(fd int) error {
-			_, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&waiting)))
+			_, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TIOCOUTQ,
+				uintptr(unsafe.Pointer(&waiting))) //nolint:gosec // The kernel writes an int there: ioctl_tty(2).
 			if failed != 0 {
 				return failed
 			}
