@@ -1,0 +1,230 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// startForked forwards connections that begin with an HTTP/2 preface to one address, and others to another.
+func startForked(t testing.TB, http2Addr, http1Addr func() string) string {
+	t.Helper()
+	listener := listen(t)
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer func() { _ = in.Close() }()
+				first := make([]byte, 3)
+				if _, err := io.ReadFull(in, first); err != nil {
+					return
+				}
+				addr := http1Addr
+				if string(first) == "PRI" {
+					addr = http2Addr
+				}
+				out, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr())
+				if err != nil {
+					return
+				}
+				open.Go(func() {
+					_, _ = io.Copy(in, out)
+					_ = in.Close()
+				})
+				_, _ = io.Copy(out, io.MultiReader(bytes.NewReader(first), in))
+				_ = out.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		open.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// TestFault33Restored: when gRPC gets through again, a probe finds out, and no call fails for it.
+func TestFault33Restored(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		start func(t *testing.T, service http.Handler) (addr string, restore func())
+	}{
+		{"after soft evidence", func(t *testing.T, service http.Handler) (string, func()) {
+			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
+			return proxy.addr, func() { proxy.passes.Store(true) }
+		}},
+		{"for new connections only", func(t *testing.T, service http.Handler) (string, func()) {
+			direct := startHTTP(t, service, http1And2).Listener.Addr().String()
+			proxy := startStripper(t, direct)
+			var restored atomic.Bool
+			return startForked(t, func() string {
+				if restored.Load() {
+					return direct
+				}
+				return proxy.addr
+			}, func() string { return direct }), func() { restored.Store(true) }
+		}},
+		{"after hard evidence", func(t *testing.T, service http.Handler) (string, func()) {
+			var refused atomic.Int64
+			var restored atomic.Bool
+			blocked := blockGRPC(service, http.StatusUnsupportedMediaType, &refused)
+			return startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+				if restored.Load() {
+					service.ServeHTTP(response, request)
+				} else {
+					blocked.ServeHTTP(response, request)
+				}
+			}), http1And2).Listener.Addr().String(), func() { restored.Store(true) }
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			handler := &authHandler{}
+			addr, restore := row.start(t, handler.withHealth(t))
+			transport, err := rpc.NewTransport("scripted:///auth", newScripted(instanceAt(t, "one", addr)), rpc.WithReprobe(20*time.Millisecond, 40*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = transport.Close() }()
+			speaks := func(want rpc.Protocol) func() bool {
+				return func() bool { return transport.Status().Instances[0].Protocol == want }
+			}
+			if err := validate(t.Context(), transport); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the fallback", speaks(rpc.ProtocolHTTP))
+			var calls sync.WaitGroup
+			var logins atomic.Int64
+			ctx, stop := context.WithCancel(t.Context())
+			for range 4 {
+				calls.Go(func() {
+					for ctx.Err() == nil {
+						if err := login(t.Context(), transport); err != nil {
+							t.Error(err)
+						}
+						logins.Add(1)
+					}
+				})
+			}
+			restore()
+			await(t, "gRPC to be back", speaks(rpc.ProtocolGRPC))
+			before := logins.Load()
+			await(t, "calls by gRPC", func() bool { return logins.Load() > before+20 })
+			stop()
+			calls.Wait()
+			expectCount(t, "logins", &handler.logins, logins.Load())
+			expectChange(t, transport, noteHTTP)
+			expectChange(t, transport, noteGRPC)
+			ctx, info := connect.NewClientContext(t.Context())
+			if err := login(ctx, transport); err != nil || info.Protocol != connect.ProtocolNameGRPC {
+				t.Errorf("%v by %s", err, info.Protocol)
+			}
+		})
+	}
+}
+
+// TestStreamWithoutTrailers: soft evidence on a stream makes the instance suspect. The stream itself stays where it is, and the next gets through.
+func TestStreamWithoutTrailers(t *testing.T) {
+	_, addr := wordsAt(t, nil, http2Only)
+	proxy := startStripper(t, addr)
+	transport, status := only(t, proxy.addr, nil)
+	client := connect.NewClient(transport)
+	stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("one two"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readAll(stream)
+	if got != "one two" || connect.CodeOf(err) != connect.CodeInternal {
+		t.Errorf("got %q, %v; want the words and an error", got, err)
+	}
+	if err := stream.Close(); err != nil {
+		t.Error(err)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, 1)
+	await(t, "the switch", func() bool { return status().Protocol == rpc.ProtocolHTTP })
+	stream, err = client.CallServerStream(t.Context(), specSplit, wrapperspb.String("three four"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(stream); got != "three four" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, 1)
+	expectReleased(t, transport)
+}
+
+// TestStreamsWithoutHealth: streams alone are enough to find out what there is no health to ask for.
+func TestStreamsWithoutHealth(t *testing.T) {
+	_, handlers := newWords()
+	mux := http.NewServeMux()
+	connecthttp.Mount(mux, handlers)
+	proxy := startStripper(t, startHTTP(t, mux, http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	client := connect.NewClient(transport)
+	failed := int64(0)
+	for ; failed < 1000; failed++ {
+		stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("one two"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := readAll(stream)
+		if got != "one two" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		_ = stream.Close()
+		if err == nil {
+			break
+		}
+	}
+	if failed < 3 || failed == 1000 {
+		t.Errorf("%d streams failed; want at least 3, and not all", failed)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, failed)
+	expectReleased(t, transport)
+	if got := status(); got.Protocol != rpc.ProtocolHTTP {
+		t.Errorf("status %+v", got)
+	}
+	expectChange(t, transport, noteHTTP)
+}
+
+// TestCloseEndsProbes: Close does not wait for a probe whose peer does not answer, but for the probe to be gone.
+func TestCloseEndsProbes(t *testing.T) {
+	handler := &authHandler{}
+	service, probed, left := handler.mount(), make(chan struct{}, 1), make(chan struct{}, 1)
+	inner := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if strings.Contains(request.URL.Path, "health") {
+			probed <- struct{}{}
+			<-request.Context().Done()
+			left <- struct{}{}
+			return
+		}
+		service.ServeHTTP(response, request)
+	}), http2Only)
+	transport, _ := only(t, startStripper(t, inner.Listener.Addr().String()).addr, nil)
+	expectCode(t, login(t.Context(), transport), connect.CodeInternal)
+	<-probed
+	began := time.Now()
+	if err := transport.Close(); err != nil {
+		t.Error(err)
+	}
+	<-left
+	if took := time.Since(began); took > 2*time.Second { // a probe left alone takes 5 s
+		t.Errorf("Close and the end of the probe took %v", took)
+	}
+}
