@@ -48,6 +48,7 @@ func TestCloseEndsTheQuery(t *testing.T) {
 		if err := <-ended; !errors.Is(err, registry.ErrClosed) || time.Since(began) != 0 {
 			t.Errorf("Next ended after %v: %v", time.Since(began), err)
 		}
+		synctest.Wait() // Next ends beside the query, not after it
 		queries := healthQueries(f)
 		if queries[len(queries)-1].Context().Err() == nil {
 			t.Error("the query goes on")
