@@ -10,8 +10,8 @@
 //
 // The name of a key's variable is GOPLT_, the key in capitals, and '_' for each '.'. A service is named in a variable by its name in capitals with
 // '_' for '-', '_' and '.': GOPLT_SERVICES_AUTH_TIMEOUT, or GOPLT_SERVICES_USER_IMPORT_TIMEOUT for user-import. A name with one of these
-// signs has to stand in the file, under services or discovery.static, so that the variable can be told from others. Lists are separated by
-// commas.
+// signs has to stand in the file, under services or discovery.static, so that the variable can be told from others; so has each method under methods.
+// Lists are separated by commas.
 package config
 
 import (

@@ -20,7 +20,7 @@ const (
 // environReader takes values from environment variables.
 type environReader struct {
 	schema   *node
-	services []string // the names that a variable may refer to in its own spelling
+	known    names // that a variable may refer to in its own spelling
 	values   map[string]any
 	sources  map[string]string
 	problems []error
@@ -57,10 +57,10 @@ func envValue(typ reflect.Type, path, text string) (value any, problem string) {
 }
 
 // lookup returns the path of the key that the variable with a name sets. An underscore stands for the step from section to key, for one in a key,
-// and for '-', '_' and '.' in the name of a service, so names are not split but compared with those of all keys there are.
+// and for '-', '_' and '.' in the name of a service or method, so names are not split but compared with those of all keys there are.
 func (r *environReader) lookup(name string) (path string, err error) {
 	var matches, known []string
-	for path := range r.schema.keys("", r.services) {
+	for path := range r.schema.keys("", r.known) {
 		if envName(path) == name {
 			matches = append(matches, path)
 		}
@@ -91,8 +91,10 @@ func (r *environReader) hint(name string, known []string) string {
 	hint := didYouMean(strings.TrimPrefix(clip(name), envPrefix), known, "_", quote, nil)
 	aboutKnown := func(service string) bool { return strings.HasPrefix(name, envName(join("services", service))+"_") }
 	switch {
-	case strings.HasPrefix(name, envPrefix+"SERVICES_") && !slices.ContainsFunc(r.services, aboutKnown):
+	case strings.HasPrefix(name, envPrefix+"SERVICES_") && !slices.ContainsFunc(r.known.services, aboutKnown):
 		return hint + "; a service with '-', '_' or '.' in its name has to stand under services in the file first"
+	case strings.Contains(name, "METHODS_"):
+		return hint + "; a method has to stand under methods in the file first"
 	case hint == "":
 		return "; want " + envPrefix + " and a key in capitals, such as " + envName("retry/max_attempts") + " for retry.max_attempts"
 	}
@@ -105,7 +107,7 @@ func (r *environReader) newService(name string) func(func(string) bool) {
 	return func(yield func(string) bool) {
 		for path, n := range r.schema.maps("") {
 			rest, ok := strings.CutPrefix(name, envName(path)+"_")
-			if !ok {
+			if !ok || n.ofMethods() {
 				continue
 			}
 			word := rest
@@ -116,7 +118,7 @@ func (r *environReader) newService(name string) func(func(string) bool) {
 				continue
 			}
 			service := strings.ToLower(word)
-			if !n.element.eachKey(join(path, service), nil, yield) {
+			if !n.element.eachKey(join(path, service), r.known, yield) {
 				return
 			}
 		}

@@ -58,7 +58,7 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		"not a mapping": {
 			file: "- timeout",
 			want: "goplt.yaml line 1: a list is not a section of keys; want some of protocol, timeout, attempt_timeout, wait_for_instances, " +
-				"max_receive_bytes, max_send_bytes, compress_requests, compress_min_bytes, retry, balancer, breaker, outlier, pool, tls, discovery, " +
+				"max_receive_bytes, max_send_bytes, compress_requests, compress_min_bytes, retry, admission, balancer, breaker, outlier, pool, tls, methods, discovery, " +
 				"server, log, services beneath",
 		},
 		"value, section":  {file: "log: debug", want: `log in goplt.yaml line 1: "debug" is not a section of keys; want some of level, format beneath`},
@@ -111,8 +111,8 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		"service without section": {
 			file: "services: {auth: grpc}",
 			want: `services.auth in goplt.yaml line 1: "grpc" is not a section of keys; want some of target, protocol, timeout, attempt_timeout, ` +
-				`wait_for_instances, max_receive_bytes, max_send_bytes, compress_requests, compress_min_bytes, retry, balancer, breaker, outlier, ` +
-				`pool, tls beneath`,
+				`wait_for_instances, max_receive_bytes, max_send_bytes, compress_requests, compress_min_bytes, retry, admission, balancer, breaker, outlier, ` +
+				`pool, tls, methods beneath`,
 		},
 		"target": {
 			file: "services:\n  auth:\n    target: a b",

@@ -69,18 +69,19 @@ func valueOf(t *testing.T, config any, key string) any {
 
 // texts are other values than the default, where one that is made from the type alone would not do.
 var texts = map[string]string{
-	"protocol": "grpc", "retry.initial_backoff": "1ms", "balancer.policy": "random", "balancer.hash_balance": "2.5",
+	"protocol": "grpc", "admission.max_concurrent_calls": "7", "retry.initial_backoff": "1ms", "balancer.policy": "random", "balancer.hash_balance": "2.5",
 	"outlier.success_rate.enforcement_percent": "50", "outlier.failure_percentage.enforcement_percent": "50",
 	"discovery.provider": "static", "log.level": "debug", "log.format": "json",
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
 	"discovery.consul.consistency": "default", "discovery.consul.tagged_address": "wan",
-	"target": "memory:///other",
+	"target": "memory:///other", "methods.idempotency": "idempotent", "methods.hedge.quantile": "0.5",
 }
 
 // companions have to be set together with a key.
 var companions = map[string][]string{
-	"tls.cert_file": {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
+	"admission.adaptive": {"admission.max_concurrent_calls"},
+	"tls.cert_file":      {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
 	"discovery.consul.tls.ca_file": {"discovery.consul.address"}, "discovery.consul.tls.server_name": {"discovery.consul.address"},
 	"discovery.consul.tls.ca_path":   {"discovery.consul.address"},
 	"discovery.consul.tls.cert_file": {"discovery.consul.tls.key_file", "discovery.consul.address"},
@@ -156,7 +157,7 @@ func document(key, value string) string {
 func TestEveryKeyCanBeSet(t *testing.T) {
 	defaults := config.Default()
 	for key, field := range keysOf("", reflect.ValueOf(*defaults)) {
-		if key == "services" || key == "discovery.static" || key == "server.tls.server_name" {
+		if key == "services" || key == "methods" || key == "discovery.static" || key == "server.tls.server_name" {
 			continue // tests of their own
 		}
 		want, text, inYAML := another(t, key, field)
@@ -196,12 +197,15 @@ func TestEveryKeyCanBeSet(t *testing.T) {
 func TestEveryKeyCanBeOverridden(t *testing.T) {
 	defaults := config.Default()
 	for key, field := range keysOf("", reflect.ValueOf(config.ServiceConfig{Client: defaults.Defaults})) {
+		if key == "methods" {
+			continue // tests of their own
+		}
 		want, text, inYAML := another(t, key, field)
 		full := "services.billing." + key
 		var environ []string
 		changed := []string{key}
 		for _, other := range companions[key] {
-			environ = append(environ, variable("services.billing."+other)+"=other")
+			environ = append(environ, variable("services.billing."+other)+"="+cmp.Or(texts[other], "other"))
 			changed = append(changed, other)
 		}
 		t.Run(key, func(t *testing.T) {
@@ -259,7 +263,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		keys = append(keys, key)
 		if comment, there := comments[key]; !there {
 			t.Errorf("default.yaml lacks the key %s", key)
-		} else if len(strings.Fields(comment)) < 4 || !strings.HasSuffix(comment, ".") && !strings.HasSuffix(comment, "]") && key != "services" {
+		} else if len(strings.Fields(comment)) < 4 || !strings.HasSuffix(comment, ".") && !strings.HasSuffix(comment, "]") && key != "services" && key != "methods" {
 			t.Errorf("default.yaml says of %s only %q", key, comment)
 		}
 	}

@@ -20,7 +20,7 @@ type layers struct {
 	schema   *node
 	merged   *koanf.Koanf
 	sources  map[string]string
-	services []string // paths of the services that a file names, with or without keys beneath
+	named    []string // paths of what a file names in a map, with or without keys beneath
 	problems []error
 }
 
@@ -47,17 +47,36 @@ func parseLayers(name string, data []byte, environ []string) (*Config, error) {
 func (l *layers) addYAML(name string, data []byte) {
 	reader := &yamlReader{schema: l.schema, name: name, values: make(map[string]any), sources: make(map[string]string)}
 	reader.read(data)
-	l.services = append(l.services, reader.services...)
+	l.named = append(l.named, reader.named...)
 	l.add(reader.values, reader.sources, reader.problems)
+	for _, path := range reader.named {
+		// A method that is named without a key is there all the same: it is not configured as its service is.
+		if above, name := split(path); l.schema.find(above).ofMethods() && !l.merged.Exists(path) && !l.merged.Exists(join("methods", name)) {
+			l.add(map[string]any{join(path, "idempotency"): ""}, nil, nil)
+		}
+	}
+}
+
+// split splits a path into what it stands directly beneath, and its name there.
+func split(path string) (above, name string) {
+	at := strings.LastIndex(path, separator)
+	return path[:max(0, at)], path[at+1:]
 }
 
 func (l *layers) addEnviron(environ []string) {
-	names := services.Names()
-	for _, path := range l.services {
-		names = append(names, path[strings.LastIndex(path, separator)+1:])
+	known := names{services: services.Names()}
+	for _, path := range l.named {
+		above, name := split(path)
+		if l.schema.find(above).ofMethods() {
+			known.methods = append(known.methods, name)
+		} else {
+			known.services = append(known.services, name)
+		}
 	}
-	slices.Sort(names)
-	reader := &environReader{schema: l.schema, services: slices.Compact(names), values: make(map[string]any), sources: make(map[string]string)}
+	slices.Sort(known.services)
+	slices.Sort(known.methods)
+	known.services, known.methods = slices.Compact(known.services), slices.Compact(known.methods)
+	reader := &environReader{schema: l.schema, known: known, values: make(map[string]any), sources: make(map[string]string)}
 	reader.read(environ)
 	l.add(reader.values, reader.sources, reader.problems)
 }
@@ -75,18 +94,18 @@ func (l *layers) decode() (*Config, error) {
 	config := &Config{Services: make(map[string]ServiceConfig)}
 	overrides := l.merged.Cut("services")
 	l.merged.Delete("services")
-	if err := unmarshal(l.merged, "", config); err != nil {
+	if err := unmarshal(l.merged, config); err != nil {
 		return nil, err
 	}
-	names := overrides.MapKeys("")
-	for _, path := range l.services {
-		if name, ok := strings.CutPrefix(path, "services"+separator); ok {
-			names = append(names, name)
+	all := overrides.MapKeys("")
+	for _, path := range l.named {
+		if name, ok := strings.CutPrefix(path, "services"+separator); ok && !strings.Contains(name, separator) {
+			all = append(all, name)
 		}
 	}
-	for _, name := range names {
-		service := ServiceConfig{Client: config.Defaults}
-		if err := unmarshal(overrides, name, &service); err != nil {
+	for _, name := range all {
+		service, err := l.service(overrides.Cut(name))
+		if err != nil {
 			return nil, err
 		}
 		config.Services[name] = service
@@ -98,19 +117,48 @@ func (l *layers) decode() (*Config, error) {
 	}
 	config.origins = make(map[string]origin, len(l.sources))
 	view := viewOf(*config)
+	for _, path := range view.paths {
+		above, inherits := inherited(path)
+		if _, there := view.values[above]; l.sources[path] == "" && l.inMethod(path) && (!inherits || !there) {
+			l.sources[path] = sourceDefault // no other place says it
+		}
+	}
 	for path, source := range l.sources {
 		config.origins[path] = origin{source: source, value: view.values[path]}
 	}
 	return config, nil
 }
 
-// unmarshal decodes the values beneath a path. They have the right types by now, and every key is known: an error is a mistake in this package.
-func unmarshal(from *koanf.Koanf, path string, into any) error {
-	if path != "" && !from.Exists(path) {
-		return nil
+// inMethod reports whether a path is that of a key of a method.
+func (l *layers) inMethod(path string) bool {
+	for above, _ := split(path); above != ""; above, _ = split(above) {
+		if l.schema.find(above).ofMethods() {
+			return true
+		}
 	}
+	return false
+}
+
+// service returns the settings of a service: those of all clients, with its own over them.
+func (l *layers) service(own *koanf.Koanf) (ServiceConfig, error) {
+	var service ServiceConfig
+	all := l.merged.Copy()
+	for _, child := range l.schema.children {
+		if l.schema.child("services").element.child(child.name) == nil {
+			all.Delete(child.name)
+		}
+	}
+	if err := all.Merge(own); err != nil {
+		return service, fmt.Errorf("merge configuration: %w", err)
+	}
+	err := unmarshal(all, &service)
+	return service, err
+}
+
+// unmarshal decodes values. They have the right types by now, and every key is known: an error is a mistake in this package.
+func unmarshal(from *koanf.Koanf, into any) error {
 	conf := koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{ErrorUnused: true}}
-	if err := from.UnmarshalWithConf(path, into, conf); err != nil {
+	if err := from.UnmarshalWithConf("", into, conf); err != nil {
 		return fmt.Errorf("decode configuration: %w", err)
 	}
 	return nil

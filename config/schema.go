@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/0x1d/goplt/pkg/rpc"
 )
 
-// separator stands between the parts of a path within this package. It cannot occur in the name of a service, as a dot can.
+// separator stands between the parts of a path within this package. It cannot occur in the name of a service or method, as a dot can.
 const separator = "/"
 
 // A node is one place in the tree of keys that the tags of [Config] span: a struct with children, a map from names of services, or a leaf that
@@ -81,33 +83,48 @@ func (n *node) find(path string) *node {
 	return n
 }
 
-// names lists what stands directly beneath a struct.
-func (n *node) names() []string {
-	names := make([]string, len(n.children))
+// childNames lists what stands directly beneath a struct.
+func (n *node) childNames() []string {
+	all := make([]string, len(n.children))
 	for i, child := range n.children {
-		names[i] = child.name
+		all[i] = child.name
 	}
-	return names
+	return all
+}
+
+// ofMethods reports whether n is a map by the names of methods, which are full protobuf names. Other maps are by the names of services.
+func (n *node) ofMethods() bool {
+	return n.element != nil && n.element.typ == reflect.TypeFor[rpc.MethodConfig]()
+}
+
+// names is what stands in the maps of a configuration.
+type names struct{ services, methods []string }
+
+func (of names) in(n *node) []string {
+	if n.ofMethods() {
+		return of.methods
+	}
+	return of.services
 }
 
 // keys yields the path of each leaf beneath n, path being that of n, for a map those beneath each of the given names.
-func (n *node) keys(path string, names []string) iter.Seq[string] {
-	return func(yield func(string) bool) { n.eachKey(path, names, yield) }
+func (n *node) keys(path string, known names) iter.Seq[string] {
+	return func(yield func(string) bool) { n.eachKey(path, known, yield) }
 }
 
-func (n *node) eachKey(path string, names []string, yield func(string) bool) bool {
+func (n *node) eachKey(path string, known names, yield func(string) bool) bool {
 	switch {
 	case n.leaf():
 		return yield(path)
 	case n.element != nil:
-		for _, name := range names {
-			if !n.element.eachKey(join(path, name), names, yield) {
+		for _, name := range known.in(n) {
+			if !n.element.eachKey(join(path, name), known, yield) {
 				return false
 			}
 		}
 	default:
 		for _, child := range n.children {
-			if !child.eachKey(join(path, child.name), names, yield) {
+			if !child.eachKey(join(path, child.name), known, yield) {
 				return false
 			}
 		}

@@ -10,15 +10,16 @@ import (
 	"strings"
 
 	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // Validate returns an [*Error] for each value that is impossible, joined, or nil. [Load] has called it; call it after changes.
 func (c Config) Validate() error {
 	check := checker{view: viewOf(c)}
 	defaults := flatten(c.Defaults.Validate())
-	check.section("", defaults)
+	check.section("", defaults, c.Defaults.Methods)
 	check.discovery(c.Discovery)
-	check.section("server", flatten(c.Server.Validate()))
+	check.section("server", flatten(c.Server.Validate()), nil)
 	if c.Server.TLS.ServerName != "" {
 		check.add("server/tls/server_name", quote(c.Server.TLS.ServerName)+" has no meaning on a server; remove it", nil)
 	}
@@ -40,9 +41,9 @@ func (c *checker) add(path, problem string, cause error) {
 	c.problems = append(c.problems, keyError(path, c.view.source(path), problem, cause))
 }
 
-func (c *checker) section(path string, problems []error) {
+func (c *checker) section(path string, problems []error, methods map[string]rpc.MethodConfig) {
 	for _, err := range problems {
-		key, problem := keyProblem(err)
+		key, problem := keyProblem(err, methods)
 		c.add(join(path, key), problem, err)
 	}
 }
@@ -55,7 +56,7 @@ func (c *checker) oneOf(path, value string, allowed ...string) {
 
 func (c *checker) discovery(discovery DiscoveryConfig) {
 	c.oneOf("discovery/provider", string(discovery.Provider), string(ProviderConsul), string(ProviderStatic), string(ProviderMemory))
-	c.section("discovery/consul", flatten(discovery.Consul.Validate()))
+	c.section("discovery/consul", flatten(discovery.Consul.Validate()), nil)
 	for _, name := range slices.Sorted(maps.Keys(discovery.Static)) {
 		path := join("discovery/static", name)
 		if err := registry.ValidateServiceName(name); err != nil {
@@ -91,8 +92,8 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 	}
 	for _, err := range flatten(service.Client.Validate()) {
 		same := func(other error) bool { return other.Error() == err.Error() }
-		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(join(path, key)) {
-			c.section(path, []error{err})
+		if key, _ := keyProblem(err, service.Client.Methods); !slices.ContainsFunc(reported, same) || c.view.own(join(path, key)) {
+			c.section(path, []error{err}, service.Client.Methods)
 		}
 	}
 }

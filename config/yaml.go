@@ -29,7 +29,7 @@ type yamlReader struct {
 	name     string // of the file, for messages
 	values   map[string]any
 	sources  map[string]string
-	services []string // names that stand under a map, with or without keys beneath
+	named    []string // paths of what stands in a map, with or without keys beneath
 	problems []error
 	nodes    int
 }
@@ -87,7 +87,7 @@ func (r *yamlReader) section(n *node, path string, at *yaml.Node) {
 	if mapping.Kind != yaml.MappingNode {
 		problem := describe(path, mapping) + " is not a section of keys"
 		if n.children != nil {
-			problem += "; want some of " + strings.Join(n.names(), ", ") + " beneath"
+			problem += "; want some of " + strings.Join(n.childNames(), ", ") + " beneath"
 		}
 		r.problem(path, at, problem)
 		return
@@ -114,10 +114,13 @@ func (r *yamlReader) badName(n *node, path string, name *yaml.Node, seen map[str
 		return "a key is a name, not " + describe(path, name)
 	case name.Tag == tagMerge:
 		return `merge keys ("<<") are not supported; repeat the keys`
-	case strings.Contains(name.Value, separator):
-		return quote(name.Value) + " is not the name of a key"
 	case seen[name.Value] != 0:
 		return fmt.Sprintf("key %s is set twice, first in line %d", quote(name.Value), seen[name.Value])
+	case n.ofMethods() && strings.Contains(name.Value, separator):
+		return quote(name.Value) + " is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login"
+	case n.ofMethods():
+	case strings.Contains(name.Value, separator):
+		return quote(name.Value) + " is not the name of a key"
 	case n.element != nil:
 		if err := registry.ValidateServiceName(clip(name.Value)); err != nil {
 			return err.Error()
@@ -132,8 +135,8 @@ func (r *yamlReader) entry(parent *node, path, name string, key, value *yaml.Nod
 	case n == nil:
 		r.unknown(path, key, value, 0)
 		return
-	case parent.element != nil && !slices.Contains(r.services, path):
-		r.services = append(r.services, path)
+	case parent.element != nil && !slices.Contains(r.named, path):
+		r.named = append(r.named, path)
 	}
 	if !n.leaf() {
 		r.section(n, path, value)
@@ -165,12 +168,15 @@ func (r *yamlReader) unknown(path string, key, value *yaml.Node, depth int) {
 // suggestKey ends the message about the unknown key at a path: with the nearest key or section, else with what its section holds.
 func suggestKey(schema *node, path string) string {
 	parts := strings.Split(path, separator)
-	var names []string
+	var known names
 	if len(parts) > 2 {
-		names = parts[1:2] // the service, if the key is one beneath services
+		known.services = parts[1:2] // the service, if the key is one beneath services
+	}
+	if at := slices.Index(parts, "methods"); at >= 0 && at+1 < len(parts) {
+		known.methods = parts[at+1 : at+2]
 	}
 	var candidates []string
-	for key := range schema.keys("", names) {
+	for key := range schema.keys("", known) {
 		candidates = append(candidates, key)
 		if section := key[:max(0, strings.LastIndex(key, separator))]; section != "" && !slices.Contains(candidates, section) {
 			candidates = append(candidates, section)
@@ -184,7 +190,7 @@ func suggestKey(schema *node, path string) string {
 		}
 		place = child
 	}
-	return didYouMean(clip(path), candidates, separator, func(path string) string { return quote(display(path)) }, place.names())
+	return didYouMean(clip(path), candidates, separator, func(path string) string { return quote(display(path)) }, place.childNames())
 }
 
 // leafValue takes the value of a key of type typ.

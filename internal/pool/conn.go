@@ -49,6 +49,10 @@ func (c *Conn) Abandon() uint64 {
 // BytesWritten returns how many bytes were written to the connection so far.
 func (c *Conn) BytesWritten() uint64 { return c.observed.bytesWritten() }
 
+// Disowned reports whether the peer said by GOAWAY that it processed no call of this connection and will process none (RFC 9113, section 6.8).
+// net/http does not say so of the first call on a connection if there was an error too.
+func (c *Conn) Disowned() bool { return c.observed.disowned.Load() }
+
 // Usable reports whether the connection may take a further call: it is open, and neither its peer nor the pool is about to close it.
 // After a failed RoundTrip, it tells a request that could not be sent from a connection that could not send it.
 func (c *Conn) Usable() bool {

@@ -20,20 +20,31 @@ type BreakerConfig struct {
 	OpenFor time.Duration
 	// HalfOpenSuccesses is how many permits a half-open breaker gives at a time, and how many successes close it. One failure opens it.
 	HalfOpenSuccesses uint
-	// OnChange is told of changes of state. It is called from within the attempt that caused it, or one at the same time, and must not
-	// block. Calls come one after the other, and the last one names the state that the breaker is in: changes that undo each other at the
-	// same time may be left out.
+	// OnChange is told of changes of state. It is called from within the attempt that caused it, or one at the same time, with no lock held. Calls
+	// come one after the other, and the last one names the state that the breaker is in: changes that undo each other at the same time may be left
+	// out.
 	OnChange func(from, to string)
 }
 
-// Breaker is the circuit breaker of one instance, used by hand: each permit acquired is answered by exactly one record. What is recorded
-// while the breaker is open changes nothing.
-type Breaker = circuitbreaker.CircuitBreaker[any]
+// Breaker is the circuit breaker of one instance, by failsafe-go, used by hand: each permit acquired is answered by exactly one of RecordSuccess,
+// RecordFailure and Release. What is recorded while the breaker is open changes nothing. Safe for concurrent use.
+//
+// It tells of changes after the fact. failsafe-go's own listener runs in the middle of a change, with the breaker's lock released: two changes at a
+// time may be told in the wrong order, and a listener that panics ends the process, because the lock is then unlocked twice.
+type Breaker struct {
+	inner    circuitbreaker.CircuitBreaker[any]
+	onChange func(from, to string)
+	changed  atomic.Bool // whether there may be something to tell
+
+	mu      sync.Mutex
+	told    circuitbreaker.State
+	telling bool // whether onChange is running
+}
 
 // NewBreaker returns a closed breaker that opens when the share of failures within the window reaches the rate.
-func NewBreaker(config BreakerConfig) Breaker { //nolint:ireturn // nil is how an instance without a breaker says so
-	b := &breaker{onChange: config.OnChange, told: circuitbreaker.ClosedState}
-	b.Breaker = circuitbreaker.NewBuilder[any]().
+func NewBreaker(config BreakerConfig) *Breaker {
+	b := &Breaker{onChange: config.OnChange, told: circuitbreaker.ClosedState}
+	b.inner = circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(config.FailureRate, config.MinCalls, max(config.Window, minWindow)).
 		WithDelay(config.OpenFor).
 		WithSuccessThreshold(config.HalfOpenSuccesses).
@@ -45,49 +56,71 @@ func NewBreaker(config BreakerConfig) Breaker { //nolint:ireturn // nil is how a
 // minWindow is the least that failsafe-go can divide into its ten slices.
 const minWindow = 10 * time.Nanosecond
 
-// breaker tells of changes after the fact. failsafe-go's own listener runs in the middle of a change, with the breaker's lock released:
-// two changes at a time may be told in the wrong order, and a listener that panics ends the process, because the lock is then unlocked
-// twice.
-type breaker struct {
-	Breaker
+// State returns "closed", "open" or "half-open".
+func (b *Breaker) State() string { return b.inner.State().String() }
 
-	onChange func(from, to string)
-	changed  atomic.Bool // whether there may be something to tell
+// MayServe reports whether there may be a permit: the breaker is not open, or has been for long enough.
+func (b *Breaker) MayServe() bool { return !b.inner.IsOpen() || b.inner.RemainingDelay() == 0 }
 
-	mu   sync.Mutex
-	told circuitbreaker.State
-}
-
-var _ Breaker = (*breaker)(nil)
-
-// TryAcquirePermit may half-open the breaker.
-func (b *breaker) TryAcquirePermit() bool {
+// TryAcquirePermit asks for a permit, and may half-open the breaker.
+func (b *Breaker) TryAcquirePermit() bool {
 	defer b.tell()
-	return b.Breaker.TryAcquirePermit()
+	return b.inner.TryAcquirePermit()
 }
 
-// RecordSuccess may close a half-open breaker.
-func (b *breaker) RecordSuccess() {
-	b.Breaker.RecordSuccess()
+// RecordSuccess answers a permit, and may close a half-open breaker.
+func (b *Breaker) RecordSuccess() {
+	b.inner.RecordSuccess()
 	b.tell()
 }
 
-// RecordFailure may open the breaker.
-func (b *breaker) RecordFailure() {
-	b.Breaker.RecordFailure()
+// RecordFailure answers a permit, and may open the breaker.
+func (b *Breaker) RecordFailure() {
+	b.inner.RecordFailure()
 	b.tell()
 }
 
-func (b *breaker) tell() {
+// Release gives a permit back that was not used, or whose use showed nothing. failsafe-go has no such thing: its half-open state begins anew, with
+// all its permits and without the successes so far. Permits that are out then count beyond those, as long as they are out.
+func (b *Breaker) Release() {
+	b.mu.Lock() // so that none of this is told
+	if b.inner.IsHalfOpen() {
+		b.inner.Open()
+		b.inner.HalfOpen()
+	}
+	b.mu.Unlock()
+	b.tell()
+}
+
+// tell tells of what has changed, unless somebody is telling: whoever does looks again afterwards.
+func (b *Breaker) tell() {
 	if !b.changed.Load() || b.onChange == nil {
 		return
 	}
+	for from, to := b.nextChange(); from != to; from, to = b.nextChange() {
+		b.tellOf(from, to)
+	}
+}
+
+// nextChange returns a change that is the caller's to tell; none if the two are equal.
+func (b *Breaker) nextChange() (from, to circuitbreaker.State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.telling {
+		return b.told, b.told
+	}
 	// Lowered before looking, so that a change after the look raises it again and is told by whoever caused it.
 	b.changed.Store(false)
-	if from, to := b.told, b.State(); from != to {
-		b.told = to
-		b.onChange(from.String(), to.String())
-	}
+	from, to = b.told, b.inner.State()
+	b.told, b.telling = to, from != to
+	return from, to
+}
+
+func (b *Breaker) tellOf(from, to circuitbreaker.State) {
+	defer func() { // also if onChange panics
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.telling = false
+	}()
+	b.onChange(from.String(), to.String())
 }

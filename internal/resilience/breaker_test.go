@@ -20,7 +20,7 @@ func breakerConfig() resilience.BreakerConfig {
 func pass(duration time.Duration) { <-time.NewTimer(duration).C }
 
 // attempt asks for a permit and, if it gets one, records the outcome.
-func attempt(b resilience.Breaker, succeeded bool) bool {
+func attempt(b *resilience.Breaker, succeeded bool) bool {
 	if !b.TryAcquirePermit() {
 		return false
 	}
@@ -54,7 +54,7 @@ func TestBreakerOpens(t *testing.T) {
 			for range row.failures {
 				attempt(b, false)
 			}
-			if b.IsOpen() != row.open || b.TryAcquirePermit() == row.open {
+			if (b.State() == "open") != row.open || b.TryAcquirePermit() == row.open {
 				t.Errorf("%s after %d successes and %d failures", b.State(), row.successes, row.failures)
 			}
 		})
@@ -73,11 +73,11 @@ func TestBreakerForgets(t *testing.T) {
 		for range 9 {
 			attempt(b, false)
 		}
-		if !b.IsClosed() {
+		if b.State() != "closed" {
 			t.Error("open for failures that are no longer in the window")
 		}
 		attempt(b, false)
-		if !b.IsOpen() {
+		if b.State() != "open" {
 			t.Error("closed after ten failures in the window")
 		}
 	})
@@ -103,8 +103,8 @@ func TestBreakerRecovers(t *testing.T) {
 		}
 		b.RecordFailure() // of an attempt that began while the breaker was closed
 		b.RecordSuccess()
-		if remaining := b.RemainingDelay(); !b.IsOpen() || remaining != 1 {
-			t.Errorf("%s for another %v: what is recorded while it is open must not change it", b.State(), remaining)
+		if b.State() != "open" || b.MayServe() {
+			t.Errorf("%s, may serve %t: what is recorded while it is open must not change it", b.State(), b.MayServe())
 		}
 		pass(1)
 		permits := 0
@@ -115,11 +115,11 @@ func TestBreakerRecovers(t *testing.T) {
 			t.Errorf("%d permits, want 2", permits)
 		}
 		b.RecordSuccess()
-		if !b.IsHalfOpen() {
+		if b.State() != "half-open" {
 			t.Errorf("%s after one success of two", b.State())
 		}
 		b.RecordFailure()
-		if !b.IsOpen() || b.TryAcquirePermit() {
+		if b.State() != "open" || b.TryAcquirePermit() {
 			t.Errorf("%s after a failure", b.State())
 		}
 		pass(5 * time.Second)
@@ -128,17 +128,58 @@ func TestBreakerRecovers(t *testing.T) {
 				t.Error("no permit")
 			}
 		}
-		if !b.IsClosed() {
+		if b.State() != "closed" {
 			t.Errorf("%s after two successes", b.State())
 		}
 		for range 9 {
 			attempt(b, false)
 		}
-		if !b.IsClosed() {
+		if b.State() != "closed" {
 			t.Errorf("%s: failures from before it opened count again", b.State())
 		}
 		want := []string{"closed → open at 0", "open → half-open at 5", "half-open → open at 5", "open → half-open at 10", "half-open → closed at 10"}
 		if !slices.Equal(changes, want) {
+			t.Errorf("told %q\nwant %q", changes, want)
+		}
+	})
+}
+
+// TestBreakerRelease: a permit that comes back unused leaves the breaker half-open, with a permit for another, and tells nothing.
+func TestBreakerRelease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var changes []string
+		config := breakerConfig()
+		config.OnChange = func(from, to string) { changes = append(changes, from+" → "+to) }
+		b := resilience.NewBreaker(config)
+		b.Release() // of a closed one
+		for range 10 {
+			attempt(b, false)
+		}
+		b.Release() // of an open one
+		if b.State() != "open" || b.TryAcquirePermit() {
+			t.Errorf("%s after a release while it was open", b.State())
+		}
+		pass(5 * time.Second)
+		for range 20 {
+			for range 2 {
+				if !b.TryAcquirePermit() {
+					t.Fatal("no permit")
+				}
+			}
+			b.Release()
+			if b.State() != "half-open" {
+				t.Fatalf("%s after a release", b.State())
+			}
+			b.Release()
+		}
+		for range 2 {
+			attempt(b, true)
+		}
+		if b.State() != "closed" {
+			t.Errorf("%s after two successes", b.State())
+		}
+		if want := []string{"closed → open", "open → half-open", "half-open → closed"}; !slices.Equal(changes, want) {
 			t.Errorf("told %q\nwant %q", changes, want)
 		}
 	})
@@ -151,7 +192,7 @@ func TestBreakerWindowOfNothing(t *testing.T) {
 	config.Window, config.MinCalls = 1, 1
 	b := resilience.NewBreaker(config)
 	attempt(b, false)
-	if !b.IsOpen() {
+	if b.State() != "open" {
 		t.Error("a failure did not open it")
 	}
 }
@@ -179,12 +220,15 @@ func TestBreakerToldLastIsTrue(t *testing.T) {
 	for number := range 8 {
 		running.Go(func() {
 			for round := range 2000 {
+				if (number+round)%7 == 0 && b.TryAcquirePermit() {
+					b.Release()
+				}
 				attempt(b, (number+round)%3 > 0)
 			}
 		})
 	}
 	running.Wait()
-	if last != b.State().String() {
+	if last != b.State() {
 		t.Errorf("told last that it is %s, and it is %s", last, b.State())
 	}
 	if changes == 0 {
@@ -214,7 +258,7 @@ func TestBreakerSurvivesPanic(t *testing.T) {
 			}()
 			b.RecordFailure()
 		}()
-		if !b.IsOpen() {
+		if b.State() != "open" {
 			t.Errorf("%s, want open", b.State())
 		}
 		pass(5 * time.Second)
@@ -223,7 +267,7 @@ func TestBreakerSurvivesPanic(t *testing.T) {
 				t.Error("no permit")
 			}
 		}
-		if !b.IsClosed() {
+		if b.State() != "closed" {
 			t.Errorf("%s, want closed", b.State())
 		}
 	})

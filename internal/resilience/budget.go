@@ -43,3 +43,17 @@ func (b *Budget) Failed() bool {
 		}
 	}
 }
+
+// Spend takes a token for an attempt beyond a call's first that no failure led to, if the bucket allows, and reports whether it did: more than half
+// of the bucket has to be left.
+func (b *Budget) Spend() bool {
+	for {
+		tokens := b.tokens.Load()
+		if tokens-tokenUnit <= b.limit/2 {
+			return false
+		}
+		if b.tokens.CompareAndSwap(tokens, tokens-tokenUnit) {
+			return true
+		}
+	}
+}

@@ -129,3 +129,24 @@ func TestBudgetConcurrently(t *testing.T) {
 		t.Errorf("%d retries, want 99", got)
 	}
 }
+
+// TestBudgetSpend: who has no failure to show may spend half of the bucket, and no more; asking in vain costs nothing.
+func TestBudgetSpend(t *testing.T) {
+	t.Parallel()
+	budget := resilience.NewBudget(10, 0.5)
+	spent := 0
+	for range 100 {
+		if budget.Spend() {
+			spent++
+		}
+	}
+	if spent != 4 { // the fifth would leave the half, and more than that has to be left
+		t.Errorf("spent %d of 10 tokens, want 4", spent)
+	}
+	for round := range 10 { // from six tokens on: half a token comes with each success, and every second pays for one
+		budget.Succeeded()
+		if got, want := budget.Spend(), round%2 == 0; got != want {
+			t.Errorf("spent after success %d: %t, want %t", round+1, got, want)
+		}
+	}
+}

@@ -1,9 +1,11 @@
 // Package resilience decides what may follow a failed attempt.
 //
 //	Evidence ─ Classify ─▶ Verdict   was the request executed? the one source of truth for retry and fallback
-//	Budget                           how much retries may add to the load (gRFC A6)
+//	Budget                           how much retries and hedges may add to the load (gRFC A6)
+//	Latencies                        a quantile of them, after which to hedge
+//	Limiter                          how many calls may be under way, by failsafe-go's bulkhead or adaptive limiter
 //	Retrier                          backoff and the attempts' number, by failsafe-go, entered only after a first failure
-//	NewBreaker                       a standalone failsafe-go circuit breaker, for one instance
+//	NewBreaker                       a failsafe-go circuit breaker, used by hand, for one instance
 //
 // The path of a call that succeeds at once meets none of this but the breaker's two atomic operations and one of the budget.
 package resilience

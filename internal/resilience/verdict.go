@@ -42,6 +42,8 @@ func (v Verdict) Unexecuted() bool { return v == NotSent || v == Refused }
 type Evidence struct {
 	// Sent says that at least a part of the request's message was handed to the connection.
 	Sent bool
+	// Disowned says that the peer closed the connection with a GOAWAY which says that it processed nothing that came on it.
+	Disowned bool
 	// Answered says that response headers arrived.
 	Answered bool
 	// Err is the transport's error, if any.
@@ -53,7 +55,7 @@ func Classify(evidence Evidence) Verdict {
 	switch {
 	case evidence.Answered:
 		return Processed
-	case refused(evidence.Err):
+	case evidence.Disowned || refused(evidence.Err):
 		return Refused
 	case !evidence.Sent:
 		return NotSent

@@ -263,3 +263,32 @@ func TestKeyBalancerDecay(t *testing.T) {
 		}
 	}
 }
+
+// TestBalancerIsNotDrawnToRefusals: an instance that refuses calls at once is not taken for the fastest.
+func TestBalancerIsNotDrawnToRefusals(t *testing.T) {
+	for _, code := range []connect.Code{connect.CodeUnavailable, connect.CodeResourceExhausted} {
+		t.Run(code.String(), func(t *testing.T) {
+			f := startFleet(t, 1, 1)
+			f.handlers[0].login = func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+				return nil, connect.NewError(code, "overloaded")
+			}
+			f.handlers[1].login = func(ctx context.Context, request *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+				ctx, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+				defer cancel()
+				<-ctx.Done() // is slow
+				return &authv1.LoginResponse{Tokens: &authv1.TokenPair{AccessToken: "access of " + request.GetEmail()}}, nil
+			}
+			transport := newTransport(t, newScripted(f.instances...), nil)
+			const calls = 200
+			for range calls {
+				_ = login(t.Context(), transport)
+			}
+			if shares := f.shares(); shares[1] < calls/4 {
+				t.Errorf("shares %v; want the one that serves to have about half", shares)
+			}
+			if got := transport.Status().Instances[0]; got.Failures != 0 || got.Breaker != "closed" || got.Ejection != "serving" {
+				t.Errorf("%+v; want the service's own errors to keep it in", got)
+			}
+		})
+	}
+}

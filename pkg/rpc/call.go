@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/0x1d/goplt/internal/pool"
 	"github.com/0x1d/goplt/internal/resilience"
@@ -21,14 +20,18 @@ type call struct {
 	transport *Transport
 	ctx       context.Context //nolint:containedctx // the call's own, given to NewClientStream
 	spec      connect.Spec
+	policy    *methodPolicy
 	request   any
 	received  bool
 
 	deadline time.Time   // of the whole call; zero if it has none
-	number   int         // of the attempts begun
+	number   int         // of the attempts begun, but for one that was sent again at once
+	refused  int         // how many of them the peer refused
 	executed int         // how many of them the service may have seen
 	tried    []*instance // where they failed
 	attempts []Attempt   // what became of them; an attempt by both protocols appears twice
+	resent   bool        // whether one was made at once because the one before was provably not executed
+	apart    bool        // whether this is one attempt of several at a time, of a call that is hedged
 }
 
 var _ connect.ClientStream = (*call)(nil)
@@ -64,35 +67,61 @@ func (c *call) Receive(dst any) error {
 		return c.failed(unavailable(ErrClosed))
 	}
 	defer c.transport.end()
-	if timeout := c.transport.config.Timeout; timeout > 0 {
+	if timeout := c.policy.timeout; timeout > 0 {
 		c.deadline = time.Now().Add(timeout)
 	}
 	if own, ok := c.ctx.Deadline(); ok && (c.deadline.IsZero() || own.Before(c.deadline)) {
 		c.deadline = own
 	}
-	first := c.attempt(c.ctx, dst)
+	if c.transport.admission != nil {
+		return c.admitted(dst)
+	}
+	return c.complete(dst)
+}
+
+// complete makes attempts until one succeeds or none may follow.
+func (c *call) complete(dst any) error {
+	first := c.try(c.ctx, dst)
 	if first == nil {
 		return nil
 	}
-	if err := c.repeat(first, func(ctx context.Context) *failure { return c.attempt(ctx, dst) }); err != nil {
+	if err := c.repeat(first, func(ctx context.Context) *failure { return c.try(ctx, dst) }); err != nil {
 		return c.failed(err)
 	}
 	return nil
 }
 
+// try makes an attempt, or several at a time if the method is hedged.
+func (c *call) try(ctx context.Context, dst any) *failure {
+	if answer, ok := dst.(proto.Message); ok && c.policy.hedge != nil {
+		return c.hedged(ctx, answer)
+	}
+	return c.attempt(ctx, dst)
+}
+
 // repeat goes on after a first attempt that failed, for as long as that is allowed, and returns nil or how the call ended.
-func (c *call) repeat(first *failure, try func(context.Context) *failure) error {
+//
+// The first attempt that was provably not executed is followed by another at once, which is not counted: whatever the configuration says of retries,
+// the service saw but one (transparent retry, gRFC A6).
+func (c *call) repeat(first *failure, again func(context.Context) *failure) error {
+	resend := func(ctx context.Context, failed *failure) *failure {
+		if failed == nil || !failed.resend || c.resent {
+			return failed
+		}
+		c.resent = true
+		c.number--
+		return again(ctx)
+	}
+	if first = resend(c.ctx, first); first == nil {
+		return nil
+	}
 	if !first.retryable {
 		return first
 	}
-	ctx := c.ctx
-	if !c.deadline.IsZero() {
-		bounded, cancel := context.WithDeadline(ctx, c.deadline)
-		defer cancel()
-		ctx = bounded
-	}
+	ctx, cancel := c.bounded(c.ctx)
+	defer cancel()
 	err := c.transport.retrier.After(ctx, first, func() error {
-		if failed := try(ctx); failed != nil {
+		if failed := resend(ctx, again(ctx)); failed != nil {
 			return failed
 		}
 		return nil
@@ -102,6 +131,14 @@ func (c *call) repeat(first *failure, try func(context.Context) *failure) error 
 		return contextError(ctx.Err())
 	}
 	return err
+}
+
+// bounded returns a context that ends with the call's time.
+func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.deadline.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, c.deadline)
 }
 
 // failed explains an error by the attempts that led to it.
@@ -115,7 +152,9 @@ func (c *call) failed(err error) error {
 // failure is a failed attempt.
 type failure struct {
 	err       error
-	retryable bool
+	passing   bool // whether another attempt may do better, be it allowed or not
+	retryable bool // whether another may follow
+	resend    bool // whether the one that follows may do so at once: this one provably was not executed
 	delay     time.Duration
 }
 
@@ -125,9 +164,6 @@ func (f *failure) Error() string        { return f.err.Error() }
 func (f *failure) Unwrap() error        { return f.err }
 func (f *failure) Retryable() bool      { return f.retryable }
 func (f *failure) Delay() time.Duration { return f.delay }
-
-// idempotent reports whether the method may be executed more than once.
-func (c *call) idempotent() bool { return c.spec.IdempotencyLevel != connect.IdempotencyUnknown }
 
 // attempt tries one instance, by both protocols if it has to, and returns nil if it answered with success.
 func (c *call) attempt(ctx context.Context, dst any) *failure {
@@ -139,12 +175,7 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 		return &failure{err: err}
 	}
 	c.number++
-	end := ending{outcome: outcomeFailure} // what a panic below is taken for
-	defer func() { chosen.finish(permit, end.outcome, end.latency) }()
-	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
-	if c.transport.config.Protocol == ProtocolAuto {
-		end = c.fallBack(ctx, chosen, end, dst)
-	}
+	end := c.ask(ctx, chosen, permit, dst)
 	if len(c.attempts) > 0 {
 		c.adoptInfo(end.info)
 	}
@@ -152,8 +183,21 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 		c.transport.budget.Succeeded()
 		return nil
 	}
-	c.tried = append(c.tried, chosen)
 	return end.failed
+}
+
+// ask makes an attempt at an instance that was picked for it, by both protocols if it has to.
+func (c *call) ask(ctx context.Context, chosen *instance, permit permit, dst any) ending {
+	var end ending // what a panic below is taken for: it says nothing of the instance
+	defer func() { chosen.finish(permit, end.outcome, end.latency) }()
+	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
+	if c.transport.config.Protocol == ProtocolAuto {
+		end = c.fallBack(ctx, chosen, end, dst)
+	}
+	if end.failed != nil {
+		c.tried = append(c.tried, chosen)
+	}
+	return end
 }
 
 // fallBack tells the instance what an exchange showed of whether gRPC gets through. The same attempt then goes on by the other protocol, if this very
@@ -239,7 +283,7 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	end.failed, end.outcome = c.judge(parent, e, verdict, err)
 	c.attempts = append(c.attempts, Attempt{
 		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(end.failed.err),
-		Duration: time.Since(started), Err: end.failed.err,
+		Duration: time.Since(started), Err: end.failed.err, unexecuted: verdict.Unexecuted(),
 	})
 	return end
 }
@@ -248,13 +292,13 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 // must not be repeated has all the time there is.
 func (c *call) attemptContext(parent context.Context, e *exchange, now time.Time) (context.Context, context.CancelFunc) {
 	deadline := c.deadline
-	if limit := c.transport.config.AttemptTimeout; limit > 0 && c.idempotent() && c.number < c.transport.retrier.MaxAttempts() {
+	if limit := c.policy.attemptTimeout; limit > 0 && c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts() {
 		if own := now.Add(limit); deadline.IsZero() || own.Before(deadline) {
 			deadline, e.limit = own, own
 		}
 	}
 	ctx := parent
-	if len(c.attempts) > 0 {
+	if c.apart || len(c.attempts) > 0 {
 		ctx = c.freshInfo(ctx)
 	}
 	if current, ok := ctx.Deadline(); deadline.IsZero() || ok && !deadline.Before(current) {
@@ -302,7 +346,8 @@ func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
 		// The connection was this exchange's alone, so its bytes tell more than the body's having been read into a buffer.
 		sent = e.conn.Abandon() > e.written
 	}
-	return resilience.Classify(resilience.Evidence{Sent: sent, Answered: e.response != nil, Err: e.err})
+	disowned := e.conn != nil && e.conn.Disowned()
+	return resilience.Classify(resilience.Evidence{Sent: sent, Disowned: disowned, Answered: e.response != nil, Err: e.err})
 }
 
 // judge decides what a failed exchange says of the instance, and whether another attempt may follow.
@@ -330,18 +375,40 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	doubtful := e.shown() == grpcclient.Doubtful
 	if e.response != nil && e.answered && !e.broken && !timedOut && !doubtful {
 		result = outcomeSuccess // an error of the service's own is an answer
+		if code := connect.CodeOf(err); code == connect.CodeUnavailable || code == connect.CodeResourceExhausted {
+			result = outcomeBusy
+		}
 	}
-	if verdict.Unexecuted() {
-		failed.retryable = true // adds nothing to any instance's load, so the budget has no say
+	if c.mayResend(verdict) {
+		// Adds nothing to any instance's load, so the budget has no say.
+		failed.passing, failed.retryable = true, true
+		failed.resend = !e.began.IsZero() || c.othersLeft() // else the same connection would be refused again
 		return failed, result
 	}
-	pushback, pushed, refuses := pushback(e)
+	pushed := pushbackOf(e, err)
 	replayable := doubtful && c.transport.config.Protocol == ProtocolAuto // by the other protocol, or by another instance
-	if !c.idempotent() || refuses || !replayable && !retryableCode(verdict, err, pushed, timedOut) {
+	if !c.policy.idempotent || pushed.never || !replayable && !retryableCode(verdict, err, pushed.asked, timedOut) {
 		return failed, result
 	}
-	failed.retryable, failed.delay = c.transport.budget.Failed(), pushback
+	failed.passing, failed.delay = true, pushed.delay
+	if late := time.Now().Add(pushed.delay); pushed.delay > 0 && !c.deadline.IsZero() && !late.Before(c.deadline) {
+		return failed, result // there would be no time left for another attempt
+	}
+	failed.retryable = c.transport.budget.Failed()
 	return failed, result
+}
+
+// othersLeft reports whether there are instances that were not tried, besides the one that an attempt is under way at.
+func (c *call) othersLeft() bool { return len(c.transport.view.Load().instances) > len(c.tried)+1 }
+
+// mayResend reports whether an attempt may be repeated whatever the method, because it was not executed. Of what a peer refuses, only the first time:
+// it may do so again and again.
+func (c *call) mayResend(verdict resilience.Verdict) bool {
+	if verdict == resilience.Refused {
+		c.refused++
+		return c.refused == 1
+	}
+	return verdict == resilience.NotSent
 }
 
 // retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost or kept silent for the attempt's
@@ -356,31 +423,3 @@ func retryableCode(verdict resilience.Verdict, err error, pushed, timedOut bool)
 		return timedOut || verdict == resilience.MaybeProcessed
 	}
 }
-
-// pushback reads when the server wants the call to come back (gRFC A6, pushback): after a time, or, by a value that is negative,
-// unreadable or repeated, not at all.
-func pushback(e *exchange) (delay time.Duration, pushed, refuses bool) {
-	if e.response == nil {
-		return 0, false, false
-	}
-	var values []string
-	for _, header := range []http.Header{e.response.Trailer, e.response.Header} {
-		values = append(values, header.Values(pushbackHeader)...)
-		values = append(values, header.Values(connectTrailerPrefix+pushbackHeader)...)
-	}
-	if len(values) == 0 {
-		return 0, false, false
-	}
-	milliseconds, err := strconv.ParseInt(values[0], 10, 32)
-	if err != nil || milliseconds < 0 || len(values) > 1 {
-		return 0, true, true
-	}
-	return time.Duration(milliseconds) * time.Millisecond, true, false
-}
-
-const (
-	pushbackHeader = "Grpc-Retry-Pushback-Ms"
-	// connectTrailerPrefix marks the trailers of a unary call among the headers of its response
-	// (https://connectrpc.com/docs/protocol#unary-response).
-	connectTrailerPrefix = "Trailer-"
-)

@@ -55,7 +55,7 @@ func TestFault36CallerCancels(t *testing.T) {
 			answered := make(chan struct{}, 1)
 			handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
 				info, _ := connect.CallInfoForServerContext(ctx)
-				info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "60000")
+				info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "5000") // within the call's time
 				answered <- struct{}{}
 				return nil, connect.NewError(connect.CodeUnavailable, "come back later")
 			}}
@@ -92,25 +92,38 @@ func TestFault36CallerCancels(t *testing.T) {
 	})
 }
 
-// TestDeadlineEndsBackoff: the end of the call's time is how a call ends that waits for its next attempt.
-func TestDeadlineEndsBackoff(t *testing.T) {
-	handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
-		info, _ := connect.CallInfoForServerContext(ctx)
-		info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "60000")
-		return nil, connect.NewError(connect.CodeUnavailable, "come back later")
-	}}
-	server := startHTTP(t, handler.mount(), http1And2)
-	transport, status := only(t, server.Listener.Addr().String(), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	err := validate(ctx, transport)
-	expectCode(t, err, connect.CodeDeadlineExceeded)
-	if took := time.Since(began); took < 90*time.Millisecond || took > 500*time.Millisecond {
-		t.Errorf("took %v, want the deadline of 100ms", took)
+// TestNoRetryBeyondTheDeadline: a call whose time ends before it may come back fails at once, with what the server said.
+func TestNoRetryBeyondTheDeadline(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		ask  func(*connect.CallInfo, *connect.Error) *connect.Error
+	}{
+		{"pushback", func(info *connect.CallInfo, err *connect.Error) *connect.Error {
+			info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "60000")
+			return err
+		}},
+		{"RetryInfo", func(_ *connect.CallInfo, err *connect.Error) *connect.Error {
+			return err.WithDetail(retryInfo(t, time.Minute))
+		}},
+		{"Retry-After", func(info *connect.CallInfo, err *connect.Error) *connect.Error {
+			info.ResponseHeader().Set("Retry-After", "60")
+			return err
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
+				info, _ := connect.CallInfoForServerContext(ctx)
+				return nil, row.ask(info, connect.NewError(connect.CodeUnavailable, "come back later"))
+			}}
+			server := startHTTP(t, handler.mount(), http1And2)
+			transport, status := only(t, server.Listener.Addr().String(), func(config *rpc.ClientConfig) { config.Timeout = 30 * time.Second })
+			began := time.Now()
+			expectCode(t, validate(t.Context(), transport), connect.CodeUnavailable)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("took %v; want no wait for what is too late", took)
+			}
+			expectCount(t, "executions", &handler.validations, 1)
+			expectAtRest(t, status(), rpc.ProtocolGRPC)
+		})
 	}
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v is not context.DeadlineExceeded", err)
-	}
-	expectAtRest(t, status(), rpc.ProtocolGRPC)
 }

@@ -51,6 +51,8 @@ type ClientConfig struct {
 
 	// Retry says when a failed attempt is followed by another.
 	Retry RetryConfig `koanf:"retry"`
+	// Admission bounds the calls that are under way at a time.
+	Admission AdmissionConfig `koanf:"admission"`
 	// Balancer chooses the instance of each attempt.
 	Balancer BalancerConfig `koanf:"balancer"`
 	// Breaker keeps calls away from an instance that fails.
@@ -61,6 +63,9 @@ type ClientConfig struct {
 	Pool PoolConfig `koanf:"pool"`
 	// TLS protects the connections.
 	TLS TLSConfig `koanf:"tls"`
+	// Methods holds what differs for single methods, by their full protobuf name, such as "goplt.auth.v1.AuthService.ValidateToken", or for all methods
+	// of a service, by its name. The name of the method wins over that of its service, as a whole. Default none.
+	Methods map[string]MethodConfig `koanf:"methods"`
 }
 
 // RetryConfig says when a failed attempt is followed by another: never after the caller's deadline or cancellation, never for an
@@ -79,6 +84,20 @@ type RetryConfig struct {
 	BudgetTokens float64 `koanf:"budget_tokens"`
 	// BudgetRatio is what a success gives back, and so the share of load that retries may add at steady state. Default 0.1.
 	BudgetRatio float64 `koanf:"budget_ratio"`
+}
+
+// AdmissionConfig bounds the calls of one client that are under way at a time, so that a service that is slow does not hold all that the caller has:
+// its goroutines, memory and connections. Calls beyond the bound fail with [ErrTooManyCalls]. Streams count as long as they are open. It does not
+// apply to the protocol inprocess.
+type AdmissionConfig struct {
+	// MaxConcurrentCalls is how many may be under way at a time (a bulkhead). 0 means no bound. Default 0.
+	MaxConcurrentCalls int `koanf:"max_concurrent_calls"`
+	// MaxWait is how long a call may wait until there is room, in the order of arrival and within its deadline. 0 means that it fails at once. Default
+	// 0.
+	MaxWait time.Duration `koanf:"max_wait"`
+	// Adaptive has the bound move below MaxConcurrentCalls by the latencies of the service: from 20 on it rises while they stay, and falls when they
+	// rise with the number of calls under way, which then only wait for each other. Default false.
+	Adaptive bool `koanf:"adaptive"`
 }
 
 // BreakerConfig configures the circuit breaker of each instance.
@@ -331,6 +350,10 @@ func (c ClientConfig) Validate() error {
 	v.check("retry.backoff_multiplier", c.Retry.BackoffMultiplier >= 1, c.Retry.BackoffMultiplier, "1 or more")
 	v.check("retry.budget_tokens", c.Retry.BudgetTokens >= 1 && c.Retry.BudgetTokens <= 1000, c.Retry.BudgetTokens, "within 1 to 1000")
 	v.check("retry.budget_ratio", c.Retry.BudgetRatio > 0 && c.Retry.BudgetRatio <= 1, c.Retry.BudgetRatio, "above 0 and at most 1")
+	v.check("admission.max_concurrent_calls", c.Admission.MaxConcurrentCalls >= 0, c.Admission.MaxConcurrentCalls, "0 or more")
+	v.notNegative("admission.max_wait", c.Admission.MaxWait)
+	v.check("admission.adaptive", !c.Admission.Adaptive || c.Admission.MaxConcurrentCalls > 0, c.Admission.Adaptive,
+		"possible without admission.max_concurrent_calls, below which the bound moves")
 	c.Balancer.validate(&v)
 	v.check("breaker.failure_rate", c.Breaker.FailureRate > 0 && c.Breaker.FailureRate <= 1, c.Breaker.FailureRate, "above 0 and at most 1")
 	v.check("breaker.min_calls", c.Breaker.MinCalls >= 1, c.Breaker.MinCalls, "1 or more")
@@ -348,6 +371,7 @@ func (c ClientConfig) Validate() error {
 	v.notNegative("pool.ping_interval", c.Pool.PingInterval)
 	v.positiveDuration("pool.ping_timeout", c.Pool.PingTimeout)
 	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)
+	validateMethods(c.Methods, &v)
 	v.check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), fmt.Sprintf("%q", c.TLS.KeyFile), "set together with tls.cert_file")
 	return v.err()
 }

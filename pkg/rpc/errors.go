@@ -16,6 +16,8 @@ var (
 	ErrNoInstances = errors.New("no instances")
 	// ErrClosed is matched by the error of a call on a closed [Transport]. Its code is [connect.CodeUnavailable].
 	ErrClosed = errors.New("transport is closed")
+	// ErrTooManyCalls is matched by the error of a call that [AdmissionConfig] did not let begin. Its code is [connect.CodeResourceExhausted].
+	ErrTooManyCalls = errors.New("too many calls are under way")
 )
 
 // Attempt says what became of one attempt of a failed call.
@@ -32,8 +34,12 @@ type Attempt struct {
 	Code connect.Code
 	// Duration is how long the attempt took.
 	Duration time.Duration
+	// Hedge says that the attempt was made beside an earlier one that was slow.
+	Hedge bool
 	// Err is the attempt's own error.
 	Err error
+
+	unexecuted bool
 }
 
 // String describes the attempt in one line.
@@ -47,7 +53,11 @@ func (a Attempt) summary() string {
 	if a.Addr != a.Instance {
 		where += " (" + a.Addr + ")"
 	}
-	return fmt.Sprintf("%s by %s, %s, %s", where, a.Protocol, a.Verdict, a.Duration.Round(10*time.Microsecond))
+	how := ""
+	if a.Hedge {
+		how = "hedge, "
+	}
+	return fmt.Sprintf("%s by %s, %s%s, %s", where, a.Protocol, how, a.Verdict, a.Duration.Round(10*time.Microsecond))
 }
 
 // CallError is the error of a unary call that failed: the last attempt's error, which [errors.Is] and [errors.As] reach
@@ -91,8 +101,8 @@ func (e *CallError) LogValue() slog.Value {
 	for number, attempt := range e.Attempts {
 		attempts[number] = slog.Group(strconv.Itoa(number+1),
 			slog.String("instance", attempt.Instance), slog.String("addr", attempt.Addr), slog.String("protocol", string(attempt.Protocol)),
-			slog.String("verdict", attempt.Verdict), slog.String("code", attempt.Code.String()), slog.Duration("duration", attempt.Duration),
-			slog.String("error", attempt.Err.Error()))
+			slog.Bool("hedge", attempt.Hedge), slog.String("verdict", attempt.Verdict), slog.String("code", attempt.Code.String()),
+			slog.Duration("duration", attempt.Duration), slog.String("error", attempt.Err.Error()))
 	}
 	return slog.GroupValue(slog.String("procedure", e.Procedure), slog.String("target", e.Target), slog.String("error", e.err.Error()),
 		slog.Group("attempts", attempts...))

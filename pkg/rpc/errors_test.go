@@ -124,7 +124,7 @@ func TestCallErrorLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	const refused = "unavailable: dial tcp ADDR: connect: connection refused"
-	const attempt = `{"addr":"ADDR","code":"unavailable","error":"` + refused + `","instance":"one","protocol":"grpc","verdict":"not sent"}`
+	const attempt = `{"addr":"ADDR","code":"unavailable","error":"` + refused + `","hedge":false,"instance":"one","protocol":"grpc","verdict":"not sent"}`
 	want := `{"attempts":{"1":` + attempt + `,"2":` + attempt + `},"error":"` + refused + `",` +
 		`"procedure":"/goplt.auth.v1.AuthService/Login","target":"scripted:///auth"}`
 	if diff := cmp.Diff(want, pinned(string(text))); diff != "" {

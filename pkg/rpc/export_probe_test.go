@@ -30,7 +30,7 @@ func (p *Probed) Traces() (calls, failures uint64, inFlight int64) {
 func (p *Probed) SpeaksHTTP() bool { return p.instance.fallback.http.Load() }
 
 // Breaker returns the state of its breaker.
-func (p *Probed) Breaker() string { return p.instance.breaker.State().String() }
+func (p *Probed) Breaker() string { return p.instance.breaker.State() }
 
 // probedTarget is a [Probed] under a prober.
 type probedTarget struct {

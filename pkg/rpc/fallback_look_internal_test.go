@@ -88,7 +88,8 @@ func TestFallbackRegistration(t *testing.T) {
 	})
 }
 
-// TestFallbackLookIsVoid: a look at an instance that registers anew, or leaves, while it is looked at, changes nothing and has nothing looked at again.
+// TestFallbackLookIsVoid: a look at an instance that registers anew, or leaves, while it is looked at, changes nothing and has nothing looked at
+// again.
 func TestFallbackLookIsVoid(t *testing.T) {
 	for _, row := range []struct {
 		name      string

@@ -15,7 +15,7 @@ func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (
 	}
 	callers := ctx
 	var cancel context.CancelFunc
-	if timeout := t.config.Timeout; timeout > 0 && spec.StreamType == connect.StreamTypeUnary {
+	if timeout := t.policies.of(spec).timeout; timeout > 0 && spec.StreamType == connect.StreamTypeUnary {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	} else {
 		ctx, cancel = context.WithCancel(ctx)

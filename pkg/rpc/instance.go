@@ -30,9 +30,9 @@ type instance struct {
 	newWire    func(Protocol) wire // with a pool of its own
 	fallback   *fallback
 
-	host         *outlier.Host      // nil if there is no ejection
-	breaker      resilience.Breaker // nil if switched off
-	breakerShut  atomic.Bool        // whether the breaker is anything but closed; spares the hot path the breaker's lock
+	host         *outlier.Host       // nil if there is no ejection
+	breaker      *resilience.Breaker // nil if switched off
+	breakerShut  atomic.Bool         // whether the breaker is anything but closed; spares the hot path the breaker's lock
 	stats        *balancer.Stats
 	calls, fails atomic.Uint64
 
@@ -211,7 +211,7 @@ func (i *instance) mayServe(heedEjection bool) bool { //nolint:revive // it is t
 	if heedEjection && i.host.Ejected() {
 		return false
 	}
-	return !i.breakerShut.Load() || !i.breaker.IsOpen() || i.breaker.RemainingDelay() == 0
+	return !i.breakerShut.Load() || i.breaker.MayServe()
 }
 
 // permit is a breaker's leave to make an attempt.
@@ -248,6 +248,9 @@ func (i *instance) finish(permit permit, result outcome, latency time.Duration) 
 	case latency > 0:
 		seen = balancer.OutcomeUnanswered // its caller waited for so long in vain
 	}
+	if result == outcomeBusy {
+		result = outcomeSuccess // to all but the balancer, as a fast refusal to serve must not draw more calls
+	}
 	now := time.Now()
 	defer func() { i.stats.End(now, latency, seen) }() // also if a change is logged by a handler that panics
 	i.record(permit, result)
@@ -265,16 +268,23 @@ func (i *instance) finish(permit permit, result outcome, latency time.Duration) 
 	}
 }
 
-// record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a closed breaker as it is. A probe
-// that says nothing has not shown the instance to be well, and its permit has to be answered, so it counts as failed. An attempt that
-// began before the breaker opened is no probe, and must not answer for one.
+// leave undoes enter for an attempt that is not made.
+func (i *instance) leave(permit permit) {
+	i.record(permit, outcomeNone)
+	i.stats.End(time.Time{}, 0, balancer.OutcomeNone)
+}
+
+// record answers a permit. An attempt that says nothing of the instance (its caller gave up) leaves a breaker as it is: a probe's permit is given
+// back. An attempt that began before the breaker opened is no probe, and must not answer for one.
 func (i *instance) record(permit permit, result outcome) {
 	switch {
 	case i.breaker == nil || permit == permitNone || permit == permitFree && i.breakerShut.Load():
 	case result == outcomeSuccess:
 		i.breaker.RecordSuccess()
-	case result == outcomeFailure || permit == permitProbe && i.breaker.IsHalfOpen():
+	case result == outcomeFailure:
 		i.breaker.RecordFailure()
+	case permit == permitProbe:
+		i.breaker.Release()
 	}
 }
 
@@ -284,5 +294,6 @@ type outcome int
 const (
 	outcomeNone    outcome = iota // nothing: the caller gave up, or the request could not even be written
 	outcomeSuccess                // it answers, be it with an error of its own
+	outcomeBusy                   // it answers that it cannot serve now
 	outcomeFailure                // it cannot be reached, keeps silent, or something before it answers in its place
 )

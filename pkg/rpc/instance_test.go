@@ -247,8 +247,8 @@ func TestReregistrationKeepsConnections(t *testing.T) {
 	}
 }
 
-// TestFlappingKeepsConnections: an instance that the registry names again before the drain timeout goes on as if it had never been gone; after that it
-// is a new one.
+// TestFlappingKeepsConnections: an instance that the registry names again before the drain timeout goes on as if it had never been gone; after that
+// it is a new one.
 func TestFlappingKeepsConnections(t *testing.T) {
 	handler, listener := &authHandler{}, listen(t)
 	serveOn(t, listener, handler.mount(), http1And2)

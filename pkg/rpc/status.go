@@ -18,6 +18,9 @@ type Status struct {
 	Error string `json:"error,omitempty"`
 	// Panic says that so many instances are ejected that calls go to all of them again.
 	Panic bool `json:"panic,omitempty"`
+	// UnderWay is how many calls and streams are under way, and Limit how many [AdmissionConfig] lets be now; 0 if it bounds nothing.
+	UnderWay int64 `json:"under_way"`
+	Limit    int   `json:"limit,omitempty"`
 	// Changes are the latest changes of instances, those that left included, the latest last.
 	Changes []Change `json:"changes,omitempty"`
 }
@@ -77,9 +80,15 @@ func (t *Transport) Status() Status {
 		t.start.Do(t.watch)
 	}
 	current := t.view.Load()
-	status := Status{Target: t.name, Updated: current.updated, Changes: t.changes.all(), Instances: make([]InstanceStatus, 0, len(current.instances))}
+	status := Status{
+		Target: t.name, UnderWay: t.active.Load(), Updated: current.updated, Changes: t.changes.all(),
+		Instances: make([]InstanceStatus, 0, len(current.instances)),
+	}
 	if t.prober != nil {
 		status.Panic = t.prober.detector.Panic()
+	}
+	if t.admission != nil {
+		status.Limit = t.admission.Limit()
 	}
 	if current.err != nil {
 		status.Error = current.err.Error()
@@ -102,7 +111,7 @@ func (i *instance) status(spoken Protocol) InstanceStatus {
 		Connections: i.grpc.pool.Len() + i.http.pool.Len(), Probe: i.lastProbe.Load(), Change: *i.lastChange.Load(),
 	}
 	if i.breaker != nil {
-		status.Breaker = i.breaker.State().String()
+		status.Breaker = i.breaker.State()
 	}
 	if i.host != nil {
 		state := i.host.State()

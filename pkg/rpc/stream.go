@@ -27,6 +27,7 @@ type stream struct {
 	inner   connect.ClientStream // set by once
 	openErr error                // set by once
 
+	place    resilience.Place // if admission is bounded
 	chosen   *instance
 	permit   permit
 	exchange *exchange
@@ -162,16 +163,20 @@ func (s *stream) connect() error {
 	if !s.transport.begin() {
 		return unavailable(ErrClosed)
 	}
-	opener := &call{transport: s.transport, ctx: s.ctx, spec: s.spec}
-	if timeout := s.transport.config.Timeout; timeout > 0 {
+	opener := &call{transport: s.transport, ctx: s.ctx, spec: s.spec, policy: s.transport.policies.of(s.spec)}
+	if timeout := opener.policy.timeout; timeout > 0 {
 		bounded, cancel := context.WithTimeout(s.ctx, timeout)
 		defer cancel()
 		opener.ctx = bounded
 	}
 	opener.deadline, _ = opener.ctx.Deadline()
+	if err := s.admit(opener); err != nil {
+		s.transport.end()
+		return opener.failed(err)
+	}
 	if first := s.tryInstance(opener.ctx, opener); first != nil {
 		if err := opener.repeat(first, func(ctx context.Context) *failure { return s.tryInstance(ctx, opener) }); err != nil {
-			s.transport.end()
+			s.leave()
 			return opener.failed(err)
 		}
 	}
@@ -250,11 +255,11 @@ func (s *stream) judge(ctx context.Context, opener *call, err error) (*failure, 
 	case ctxErr != nil:
 		return &failure{err: contextError(ctxErr)}, outcomeFailure
 	case errors.Is(err, errHTTP1Bidi):
-		others := len(s.transport.view.Load().instances) > len(opener.tried)+1 // which may speak gRPC
+		others := opener.othersLeft() // which may speak gRPC
 		failed := connect.NewError(connect.CodeUnimplemented, fmt.Sprintf("%s: %v", s.spec.Procedure, err)).WithCause(err)
-		return &failure{err: failed, retryable: others}, outcomeNone
+		return &failure{err: failed, passing: others, retryable: others, resend: others}, outcomeNone
 	default:
-		return &failure{err: unavailable(err), retryable: true}, outcomeFailure
+		return &failure{err: unavailable(err), passing: true, retryable: true, resend: opener.othersLeft()}, outcomeFailure
 	}
 }
 
@@ -272,6 +277,6 @@ func (s *stream) end(err error) {
 		s.cancel()
 		s.exchange.finish()
 		s.chosen.finish(s.permit, result, 0) // how long a stream lasts says nothing of its instance
-		s.transport.end()
+		s.leave()
 	})
 }

@@ -31,6 +31,8 @@ type Transport struct {
 	inProcess connect.Transport // nil unless the protocol is inprocess
 	security  *tls.Config
 	logger    *slog.Logger
+	policies  *policies
+	admission *resilience.Limiter // nil if there is no bound
 	retrier   *resilience.Retrier
 	budget    *resilience.Budget
 
@@ -89,6 +91,12 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 			MaxAttempts: settings.config.Retry.MaxAttempts, InitialBackoff: settings.config.Retry.InitialBackoff,
 			MaxBackoff: settings.config.Retry.MaxBackoff, Multiplier: settings.config.Retry.BackoffMultiplier,
 		}),
+	}
+	t.policies = newPolicies(&t.config)
+	if admission := t.config.Admission; admission.MaxConcurrentCalls > 0 {
+		t.admission = resilience.NewLimiter(resilience.LimiterConfig{
+			Most: admission.MaxConcurrentCalls, MaxWait: admission.MaxWait, Adaptive: admission.Adaptive,
+		})
 	}
 	t.changes.logger = t.logger
 	t.balancing = t.config.Balancer.internal()
@@ -162,7 +170,7 @@ func (t *Transport) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	case t.inProcess != nil:
 		return t.newInProcessStream(ctx, spec)
 	case spec.StreamType == connect.StreamTypeUnary:
-		return &call{transport: t, ctx: ctx, spec: spec}, nil
+		return &call{transport: t, ctx: ctx, spec: spec, policy: t.policies.of(spec)}, nil
 	default:
 		return newStream(ctx, t, spec), nil
 	}
@@ -242,7 +250,7 @@ func (t *Transport) pick(
 				return nil, permitNone, err
 			}
 		}
-		chosen, permit = current.choose(balanced, tried, t.prober != nil && !t.prober.detector.Panic())
+		chosen, permit = current.choose(balanced, tried, t.heedsEjection())
 		if chosen.enter() {
 			return chosen, permit, nil
 		}
@@ -253,21 +261,26 @@ func (t *Transport) pick(
 	}
 }
 
+// another picks an instance for an attempt beside others, as pick does, but only one that may serve and is not among those tried. It does not wait.
+func (t *Transport) another(balanced balancer.Call, tried []*instance) (chosen *instance, permit permit, ok bool) {
+	chosen, permit = t.view.Load().prefer(balanced, tried, t.heedsEjection())
+	if chosen == nil {
+		return nil, permitNone, false
+	}
+	if !chosen.enter() {
+		chosen.record(permit, outcomeNone)
+		return nil, permitNone, false
+	}
+	return chosen, permit, true
+}
+
+// heedsEjection reports whether calls keep away from ejected instances: not if too many are.
+func (t *Transport) heedsEjection() bool { return t.prober != nil && !t.prober.detector.Panic() }
+
 // choose picks from the view's instances, of which there is at least one.
 func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bool) (*instance, permit) {
-	var avoid [maxPermitTries]*instance // those whose breaker refused
-	for refused := range maxPermitTries {
-		at := v.picker.Pick(balanced, func(at int) bool {
-			candidate := v.instances[at]
-			return candidate.mayServe(heedEjection) && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
-		})
-		if at < 0 {
-			break
-		}
-		if permit := v.instances[at].acquirePermit(); permit != permitNone {
-			return v.instances[at], permit
-		}
-		avoid[refused] = v.instances[at]
+	if chosen, permit := v.prefer(balanced, tried, heedEjection); chosen != nil {
+		return chosen, permit
 	}
 	if at := v.picker.Pick(balanced, func(at int) bool { return v.instances[at].mayServe(heedEjection) }); at >= 0 {
 		if permit := v.instances[at].acquirePermit(); permit != permitNone {
@@ -285,6 +298,25 @@ func (v *view) choose(balanced balancer.Call, tried []*instance, heedEjection bo
 		at = v.picker.Pick(balanced, func(int) bool { return true })
 	}
 	return v.instances[at], permitNone
+}
+
+// prefer picks an instance that may serve and was not tried, or returns nil if there is none.
+func (v *view) prefer(balanced balancer.Call, tried []*instance, heedEjection bool) (*instance, permit) {
+	var avoid [maxPermitTries]*instance // those whose breaker refused
+	for refused := range maxPermitTries {
+		at := v.picker.Pick(balanced, func(at int) bool {
+			candidate := v.instances[at]
+			return candidate.mayServe(heedEjection) && !slices.Contains(tried, candidate) && !slices.Contains(avoid[:refused], candidate)
+		})
+		if at < 0 {
+			break
+		}
+		if permit := v.instances[at].acquirePermit(); permit != permitNone {
+			return v.instances[at], permit
+		}
+		avoid[refused] = v.instances[at]
+	}
+	return nil, permitNone
 }
 
 // maxPermitTries bounds how many half-open breakers one pick asks for a permit.
