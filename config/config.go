@@ -4,14 +4,14 @@
 //	  ← a file     YAML of the same shape, any part of it
 //	  ← GOPLT_…    environment variables, one per key: GOPLT_RETRY_MAX_ATTEMPTS sets retry.max_attempts
 //
-// At the top level stand the settings of all clients; services.<name> overrides any of them, key by key, for one service. [Load] refuses what it
-// does not know or understand: each unknown key, wrong type and impossible value is an error that names the key, the value, and the line or
-// the variable that it comes from, and all of them are reported at once.
+// At the top level stand the settings of all clients, and beneath methods what differs for single methods; services.<name> overrides any of them,
+// key by key, for one service. [Load] refuses what it does not know or understand: each unknown key, wrong type and impossible value is an error
+// that names the key, the value, and the line or the variable that it comes from, and all of them are reported at once.
 //
 // The name of a key's variable is GOPLT_, the key in capitals, and '_' for each '.'. A service is named in a variable by its name in capitals with
 // '_' for '-', '_' and '.': GOPLT_SERVICES_AUTH_TIMEOUT, or GOPLT_SERVICES_USER_IMPORT_TIMEOUT for user-import. A name with one of these
-// signs has to stand in the file, under services or discovery.static, so that the variable can be told from others; so has each method under methods.
-// Lists are separated by commas.
+// signs has to stand in the file, under services or discovery.static, so that the variable can be told from others, and so has the full name of a
+// method, under any methods. Lists are separated by commas.
 package config
 
 import (
@@ -135,12 +135,14 @@ func readFile(path string) (data []byte, err error) {
 	return data, err
 }
 
-// Service returns the settings of a service: those in Services, else the Defaults.
+// Service returns a copy of the settings of a service: those in Services, else the Defaults.
 func (c Config) Service(name string) ServiceConfig {
-	if service, ok := c.Services[name]; ok {
-		return service
+	service, ok := c.Services[name]
+	if !ok {
+		service.Client = c.Defaults
 	}
-	return ServiceConfig{Client: c.Defaults}
+	service.Client = cloneClient(service.Client)
+	return service
 }
 
 // Client returns the settings of a service's client.

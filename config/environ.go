@@ -6,8 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/0x1d/goplt/pkg/registry"
 )
 
 const (
@@ -15,12 +13,14 @@ const (
 	envPrefix = "GOPLT_"
 	// PathVariable is the environment variable in which the goplt command looks for the path of the configuration file. [Load] passes over it.
 	PathVariable = "GOPLT_CONFIG"
+	// maxCandidates bounds the keys that are compared with the name of an unknown variable.
+	maxCandidates = 5_000
 )
 
 // environReader takes values from environment variables.
 type environReader struct {
 	schema   *node
-	known    names // that a variable may refer to in its own spelling
+	names    map[kind][]string // that a variable may refer to in its own spelling
 	values   map[string]any
 	sources  map[string]string
 	problems []error
@@ -35,12 +35,12 @@ func (r *environReader) read(environ []string) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
-		path, err := r.lookup(name)
+		path, key, err := r.lookup(name)
 		if err != nil {
 			r.problems = append(r.problems, err)
 			continue
 		}
-		value, problem := envValue(r.schema.find(path).typ, path, variables[name])
+		value, problem := envValue(key.typ, path, variables[name])
 		if problem != "" {
 			r.problems = append(r.problems, keyError(path, name, problem, nil))
 			continue
@@ -56,73 +56,87 @@ func envValue(typ reflect.Type, path, text string) (value any, problem string) {
 	return parse(typ, text, show(path, text))
 }
 
-// lookup returns the path of the key that the variable with a name sets. An underscore stands for the step from section to key, for one in a key,
-// and for '-', '_' and '.' in the name of a service or method, so names are not split but compared with those of all keys there are.
-func (r *environReader) lookup(name string) (path string, err error) {
-	var matches, known []string
-	for path := range r.schema.keys("", r.known) {
-		if envName(path) == name {
-			matches = append(matches, path)
-		}
-		known = append(known, strings.TrimPrefix(envName(path), envPrefix))
-	}
-	if len(matches) == 0 {
-		for path := range r.newService(name) {
-			if envName(path) == name {
-				return path, nil
+// lookup returns the key that a variable sets. An underscore stands for the step from section to key, for one in a key, and for '-', '_' and '.' in
+// the name of a service or method, so names are not split but compared with those of all keys there are. Only if no key beneath a known name fits may
+// the variable name a new service.
+func (r *environReader) lookup(variable string) (path string, key *node, err error) {
+	enter := func(path string) bool { return leads(variable, path) }
+	for _, names := range []func(string, *node) []string{r.known, r.knownAndNew(variable)} {
+		var matches []string
+		for at, leaf := range r.schema.keys(walk{names, enter}) {
+			if envName(at) == variable {
+				matches, key = append(matches, at), leaf
 			}
-			known = append(known, strings.TrimPrefix(envName(path), envPrefix))
+		}
+		switch len(matches) {
+		case 0:
+		case 1:
+			return matches[0], key, nil
+		default:
+			return "", nil, &Error{Source: variable, text: fmt.Sprintf("ambiguous environment variable %s: %s or %s; set the key in the file instead",
+				escape(variable), display(matches[0]), display(matches[1]))}
 		}
 	}
-	switch len(matches) {
-	case 0:
-		return "", &Error{Source: name, text: "unknown environment variable " + escape(name) + r.hint(name, known)}
-	case 1:
-		return matches[0], nil
-	default:
-		return "", &Error{Source: name, text: fmt.Sprintf("ambiguous environment variable %s: %s or %s; set the key in the file instead",
-			name, display(matches[0]), display(matches[1]))}
+	return "", nil, &Error{Source: variable, text: "unknown environment variable " + escape(variable) + r.hint(variable)}
+}
+
+// known returns the names of the entries that are known to be in a map.
+func (r *environReader) known(_ string, n *node) []string { return r.names[n.kind] }
+
+// knownAndNew returns the known names and that of the entry that the variable may mean besides.
+func (r *environReader) knownAndNew(variable string) func(string, *node) []string {
+	return func(path string, n *node) []string {
+		names := r.names[n.kind]
+		if text, ok := strings.CutPrefix(variable, envName(path)+"_"); ok {
+			if !n.element.leaf() {
+				text, _, _ = strings.Cut(text, "_") // what follows is the key beneath
+			}
+			if name, ok := n.kind.coin(text); ok && !slices.Contains(names, name) {
+				return append(slices.Clip(names), name)
+			}
+		}
+		return names
 	}
 }
 
-// hint ends the message about the unknown variable with a name, known being those that could be meant, without the prefix.
-func (r *environReader) hint(name string, known []string) string {
+// hint ends the message about the unknown variable.
+func (r *environReader) hint(variable string) string {
+	var candidates []string
+	for path := range r.schema.keys(walk{names: r.knownAndNew(variable)}) {
+		if len(candidates) == maxCandidates {
+			break
+		}
+		candidates = append(candidates, strings.TrimPrefix(envName(path), envPrefix))
+	}
 	quote := func(name string) string { return envPrefix + name }
-	hint := didYouMean(strings.TrimPrefix(clip(name), envPrefix), known, "_", quote, nil)
-	aboutKnown := func(service string) bool { return strings.HasPrefix(name, envName(join("services", service))+"_") }
-	switch {
-	case strings.HasPrefix(name, envPrefix+"SERVICES_") && !slices.ContainsFunc(r.known.services, aboutKnown):
-		return hint + "; a service with '-', '_' or '.' in its name has to stand under services in the file first"
-	case strings.Contains(name, "METHODS_"):
-		return hint + "; a method has to stand under methods in the file first"
-	case hint == "":
+	hint := didYouMean(strings.TrimPrefix(clip(variable, maxKeyShown), envPrefix), candidates, "_", quote, nil)
+	if missed := r.missed(variable); missed != "" {
+		return hint + missed
+	}
+	if hint == "" {
 		return "; want " + envPrefix + " and a key in capitals, such as " + envName("retry/max_attempts") + " for retry.max_attempts"
 	}
 	return hint
 }
 
-// newService yields the keys of the service that a variable names and the reader does not know: it can have a name of one word only, so that where
-// the name ends is never a guess.
-func (r *environReader) newService(name string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for path, n := range r.schema.maps("") {
-			rest, ok := strings.CutPrefix(name, envName(path)+"_")
-			if !ok || n.ofMethods() {
-				continue
-			}
-			word := rest
-			if !n.element.leaf() {
-				word, _, _ = strings.Cut(rest, "_")
-			}
-			if strings.Contains(word, "_") || registry.ValidateServiceName(word) != nil {
-				continue
-			}
-			service := strings.ToLower(word)
-			if !n.element.eachKey(join(path, service), r.known, yield) {
-				return
-			}
+// missed says what to do about the map that the variable leads into without leading to an entry that is known, the innermost if there are more.
+func (r *environReader) missed(variable string) (hint string) {
+	enter := func(path string) bool { return leads(variable, path) }
+	names := func(path string, n *node) []string {
+		if !slices.ContainsFunc(r.names[n.kind], func(name string) bool { return enter(join(path, name)) }) {
+			hint = n.kind.unknown(path)
 		}
+		return r.knownAndNew(variable)(path, n)
 	}
+	for range r.schema.keys(walk{names, enter}) { // names is what is called for
+	}
+	return hint
+}
+
+// leads reports whether the variable may be that of the key at a path or of one beneath.
+func leads(variable, path string) bool {
+	rest, ok := strings.CutPrefix(variable, envName(path))
+	return ok && (rest == "" || rest[0] == '_')
 }
 
 // envName returns the name of the variable that sets the key at a path.

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/0x1d/goplt/pkg/registry/consul"
 	"github.com/0x1d/goplt/pkg/rpc"
@@ -42,8 +41,7 @@ func keyError(path, source, problem string, cause error) *Error {
 }
 
 func unknownKey(path, source, hint string) *Error {
-	key := display(path)
-	return &Error{Key: key, Source: source, text: fmt.Sprintf("unknown key %s in %s%s", quote(key), source, hint)}
+	return &Error{Key: display(path), Source: source, text: fmt.Sprintf("unknown key %s in %s%s", quoteKey(path), source, hint)}
 }
 
 // flatten lists what [errors.Join] joined.
@@ -62,28 +60,13 @@ func flatten(err error) []error {
 	return all
 }
 
-// keyProblem splits an error of a section's Validate into the path within the section that it is about, if it says so, and what is wrong there. The
-// section may have some methods.
-func keyProblem(err error, methods map[string]rpc.MethodConfig) (path, problem string) {
+// keyProblem splits an error of a section's Validate into the key within the section that it is about, if it says so, and what is wrong there.
+func keyProblem(err error) (key, problem string) {
 	if key, ok := errors.AsType[*rpc.KeyError](err); ok {
-		return pathOf(key.Key, methods), fmt.Sprintf("%v is not %s", key.Value, key.Want)
+		return key.Key, fmt.Sprintf("%v is not %s", key.Value, key.Want)
 	}
 	if key, ok := errors.AsType[*consul.KeyError](err); ok {
-		return strings.ReplaceAll(key.Key, ".", separator), fmt.Sprintf("%v is not %s", key.Value, key.Want)
+		return key.Key, fmt.Sprintf("%v is not %s", key.Value, key.Want)
 	}
 	return "", err.Error()
-}
-
-// pathOf returns the path of a key, in which dots stand between the parts, and in the names of methods.
-func pathOf(key string, methods map[string]rpc.MethodConfig) string {
-	longest := ""
-	for name := range methods {
-		if rest, ok := strings.CutPrefix(key, "methods."+name); ok && (rest == "" || rest[0] == '.') && len(name) > len(longest) {
-			longest = name
-		}
-	}
-	if longest == "" {
-		return strings.ReplaceAll(key, ".", separator)
-	}
-	return join("methods", longest) + strings.ReplaceAll(strings.TrimPrefix(key, "methods."+longest), ".", separator)
 }

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -13,13 +14,31 @@ import (
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
+const durations = "a duration such as 500ms, 30s or 1m30s"
+
+// An errorTest is a configuration that cannot be loaded, and what is said of it.
+type errorTest struct {
+	file    string
+	environ []string
+	want    string
+}
+
+func (test errorTest) run(t *testing.T) {
+	t.Helper()
+	loaded, err := config.Load(inFile(t, test.file), test.environ)
+	if err == nil {
+		t.Fatalf("no error, want:\n%s", test.want)
+	}
+	if diff := cmp.Diff(test.want, err.Error()); diff != "" {
+		t.Errorf("error differs (-want +got):\n%s", diff)
+	}
+	if loaded != nil {
+		t.Error("a configuration came with the error")
+	}
+}
+
 func TestErrors(t *testing.T) {
-	const durations = "a duration such as 500ms, 30s or 1m30s"
-	for name, test := range map[string]struct {
-		file    string
-		environ []string
-		want    string
-	}{
+	for name, test := range map[string]errorTest{
 		"section misspelt": {
 			file: "protocol: grpc\nretrys:\n  max_attempts: 3\n  budget_ratio: 0.2\n",
 			want: `unknown key "retrys.max_attempts" in goplt.yaml line 3: did you mean "retry.max_attempts"?
@@ -34,6 +53,9 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		},
 		"key outside its section": {
 			file: "max_attempts: 3", want: `unknown key "max_attempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`,
+		},
+		"section too many": {
+			file: "pool: {dial: {timeout: 3s}}", want: `unknown key "pool.dial.timeout" in goplt.yaml line 1: did you mean "pool.dial_timeout"?`,
 		},
 		"key of a service misspelt": {
 			file: "services: {auth: {timeouts: 3s}}", want: `unknown key "services.auth.timeouts" in goplt.yaml line 1: did you mean "services.auth.timeout"?`,
@@ -178,7 +200,7 @@ services.audit.timeout in goplt.yaml line 2: -1s is not 0 or more`,
 		},
 		"variable of an unknown service of two words": {
 			environ: []string{"GOPLT_SERVICES_LEDGER_BOOK_TARGET=a"},
-			want: "unknown environment variable GOPLT_SERVICES_LEDGER_BOOK_TARGET: did you mean GOPLT_SERVICES_LEDGER_TARGET?; " +
+			want: "unknown environment variable GOPLT_SERVICES_LEDGER_BOOK_TARGET; " +
 				"a service with '-', '_' or '.' in its name has to stand under services in the file first",
 		},
 		"variable of two services": {
@@ -212,18 +234,7 @@ protocol in goplt.yaml line 2: "soap" is not one of auto, grpc, http, inprocess
 server.weight in GOPLT_SERVER_WEIGHT: 70000 is not within 0 to 65535`,
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			loaded, err := config.Load(inFile(t, test.file), test.environ)
-			if err == nil {
-				t.Fatalf("no error, want:\n%s", test.want)
-			}
-			if diff := cmp.Diff(test.want, err.Error()); diff != "" {
-				t.Errorf("error differs (-want +got):\n%s", diff)
-			}
-			if loaded != nil {
-				t.Error("a configuration came with the error")
-			}
-		})
+		t.Run(name, test.run)
 	}
 }
 
@@ -272,7 +283,16 @@ func TestHostileFiles(t *testing.T) {
 		bomb += "}\n"
 		before = name
 	}
+	methods := "methods:\n"
+	for i := range 230 {
+		methods += fmt.Sprintf("  a.B.C%d:\n", i)
+	}
+	copies := methods + "services:\n"
+	for i := range 230 {
+		copies += fmt.Sprintf("  a%d: {methods: {a.B.C0: {}}}\n", i)
+	}
 	for name, test := range map[string]struct{ file, want string }{
+		"methods of services": {copies, "methods: 230 services with the settings of 230 methods each are more than 50000 in all"},
 		"aliases of aliases":  {bomb, "goplt.yaml: has more problems than the 100 named"},
 		"anchor in itself":    {"retry: &r {x: *r}", `unknown key "retry.x.x.x.x.x.x.x.x.x" in goplt.yaml line 1`},
 		"very many keys":      {strings.Repeat("? a\n", 30_000), "goplt.yaml: has more"},

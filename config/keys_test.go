@@ -75,7 +75,8 @@ var texts = map[string]string{
 	"server.listen": "127.0.0.1:9090", "server.advertise": "10.0.0.1:80",
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
 	"discovery.consul.consistency": "default", "discovery.consul.tagged_address": "wan",
-	"target": "memory:///other", "methods.idempotency": "idempotent", "methods.hedge.quantile": "0.5",
+	"target":      "memory:///other",
+	"idempotency": "idempotent", "hedge.quantile": "0.5", // of a method
 }
 
 // companions have to be set together with a key.
@@ -140,10 +141,10 @@ func variable(key string) string {
 	return "GOPLT_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// document writes YAML that sets a key.
-func document(key, value string) string {
+// document writes YAML that sets a key, which stands beneath sections, if any are given.
+func document(key, value string, sections ...string) string {
 	var text strings.Builder
-	parts := strings.Split(key, ".")
+	parts := slices.Concat(sections, strings.Split(key, "."))
 	for depth, part := range parts {
 		fmt.Fprintf(&text, "%s%s:", strings.Repeat("  ", depth), part)
 		if depth < len(parts)-1 {
@@ -157,7 +158,7 @@ func document(key, value string) string {
 func TestEveryKeyCanBeSet(t *testing.T) {
 	defaults := config.Default()
 	for key, field := range keysOf("", reflect.ValueOf(*defaults)) {
-		if key == "services" || key == "methods" || key == "discovery.static" || key == "server.tls.server_name" {
+		if field.Kind() == reflect.Map || key == "server.tls.server_name" {
 			continue // tests of their own
 		}
 		want, text, inYAML := another(t, key, field)
@@ -197,8 +198,8 @@ func TestEveryKeyCanBeSet(t *testing.T) {
 func TestEveryKeyCanBeOverridden(t *testing.T) {
 	defaults := config.Default()
 	for key, field := range keysOf("", reflect.ValueOf(config.ServiceConfig{Client: defaults.Defaults})) {
-		if key == "methods" {
-			continue // tests of their own
+		if field.Kind() == reflect.Map {
+			continue // TestEveryKeyOfAMethodCanBeOverridden
 		}
 		want, text, inYAML := another(t, key, field)
 		full := "services.billing." + key
@@ -233,17 +234,100 @@ func TestEveryKeyCanBeOverridden(t *testing.T) {
 	}
 }
 
-// default.yaml is the reference: each key stands in it, beneath a comment that says more than its name.
+// Every key of a method can be set, in the file and in the environment, and its field alone then differs from nothing.
+func TestEveryKeyOfAMethodCanBeSet(t *testing.T) {
+	const method = "goplt.auth.v1.AuthService.ValidateToken"
+	for key, field := range keysOf("", reflect.ValueOf(rpc.MethodConfig{})) {
+		want, text, inYAML := another(t, key, field)
+		full := "methods." + method + "." + key
+		t.Run(key, func(t *testing.T) {
+			fromFile := load(t, document(key, inYAML, "methods", method))
+			fromEnvironment := load(t, "methods: {"+method+": }", variable(full)+"="+text)
+			for source, loaded := range map[string]*config.Config{"file": fromFile, "environment": fromEnvironment} {
+				for other, field := range keysOf("", reflect.ValueOf(loaded.Defaults.Methods[method])) {
+					if got := field.Interface(); other == key && !gocmp.Equal(got, want) || other != key && !field.IsZero() {
+						t.Errorf("from the %s: %s is %v", source, other, got)
+					}
+				}
+				if diff := gocmp.Diff(loaded.Defaults, loaded.Client("auth")); diff != "" {
+					t.Errorf("from the %s: does not hold for a service:\n%s", source, diff)
+				}
+			}
+			if got := fromFile.Source(full); !strings.HasSuffix(got, fmt.Sprintf("goplt.yaml line %d", strings.Count(key, ".")+3)) {
+				t.Errorf("source %q, want the line", got)
+			}
+			if got := fromEnvironment.Source(full); got != variable(full) {
+				t.Errorf("source %q, want %s", got, variable(full))
+			}
+		})
+	}
+}
+
+// Every key of a method can be overridden for a service, where the others remain those of the top level.
+func TestEveryKeyOfAMethodCanBeOverridden(t *testing.T) {
+	const method = "goplt.auth.v1.AuthService.ValidateToken"
+	const file = "methods: {" + method + ": {timeout: 2s, attempt_timeout: 1s, hedge: {delay: 5ms, quantile: 0.9, max_hedges: 2}}}\n"
+	was := rpc.MethodConfig{
+		Timeout: 2 * time.Second, AttemptTimeout: time.Second,
+		Hedge: rpc.HedgeConfig{Delay: 5 * time.Millisecond, Quantile: 0.9, MaxHedges: 2},
+	}
+	for key, field := range keysOf("", reflect.ValueOf(was)) {
+		want, text, inYAML := another(t, key, field)
+		t.Run(key, func(t *testing.T) {
+			for source, loaded := range map[string]*config.Config{
+				"file":        load(t, file+document(key, inYAML, "services", "billing", "methods", method)),
+				"environment": load(t, file, variable("services.billing.methods."+method+"."+key)+"="+text),
+			} {
+				for other, field := range keysOf("", reflect.ValueOf(loaded.Client("billing").Methods[method])) {
+					if expected := valueOf(t, was, other); other != key && !gocmp.Equal(field.Interface(), expected) {
+						t.Errorf("from the %s: %s changed too, from %v to %v", source, other, expected, field)
+					} else if other == key && !gocmp.Equal(field.Interface(), want) {
+						t.Errorf("from the %s: %s is %v, want %v", source, key, field, want)
+					}
+				}
+				for name, client := range map[string]rpc.ClientConfig{"the top level": loaded.Defaults, "another service": loaded.Client("auth")} {
+					if diff := gocmp.Diff(map[string]rpc.MethodConfig{method: was}, client.Methods); diff != "" {
+						t.Errorf("from the %s: %s changed:\n%s", source, name, diff)
+					}
+				}
+			}
+		})
+	}
+}
+
+// default.yaml is the reference: each key stands in it, beneath a comment that says more than its name; those of a method in the example that stands
+// before methods.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("default.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	comments := expectDocumented(t, string(text), "", reflect.ValueOf(config.Config{}))
+	for _, key := range []string{"methods", "discovery.static", "services"} {
+		example := exampleIn(comments[key])
+		loaded := load(t, strings.Repeat("discovery:\n", strings.Count(key, "."))+example)
+		switch key {
+		case "methods":
+			for method := range loaded.Defaults.Methods {
+				_, keys, _ := strings.Cut(example, method+":\n")
+				expectDocumented(t, keys, "methods.<name>.", reflect.ValueOf(rpc.MethodConfig{}))
+			}
+		default:
+			if len(loaded.Services)+len(loaded.Discovery.Static) == 0 {
+				t.Errorf("default.yaml has no example of %s", key)
+			}
+		}
+	}
+}
+
+// expectDocumented checks that a text has the keys of a struct, in their order, each beneath a comment, and returns the comments.
+func expectDocumented(t *testing.T, text, prefix string, of reflect.Value) (comments map[string]string) {
+	t.Helper()
 	var file yaml.Node
-	if err := yaml.Unmarshal(text, &file); err != nil {
+	if err := yaml.Unmarshal([]byte(text), &file); err != nil {
 		t.Fatal(err)
 	}
-	comments := make(map[string]string)
+	comments = make(map[string]string)
 	var order []string
 	var walk func(prefix string, mapping *yaml.Node)
 	walk = func(prefix string, mapping *yaml.Node) {
@@ -257,19 +341,32 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			order = append(order, key)
 		}
 	}
-	walk("", file.Content[0])
+	walk(prefix, file.Content[0])
 	var keys []string
-	for key := range keysOf("", reflect.ValueOf(config.Config{})) {
+	for key := range keysOf(prefix, of) {
 		keys = append(keys, key)
-		if comment, there := comments[key]; !there {
+		prose, _, _ := strings.Cut(comments[key], "\n#   ") // without an example
+		if _, there := comments[key]; !there {
 			t.Errorf("default.yaml lacks the key %s", key)
-		} else if len(strings.Fields(comment)) < 4 || !strings.HasSuffix(comment, ".") && !strings.HasSuffix(comment, "]") && key != "services" && key != "methods" {
-			t.Errorf("default.yaml says of %s only %q", key, comment)
+		} else if len(strings.Fields(prose)) < 4 || !strings.HasSuffix(prose, ".") && !strings.HasSuffix(prose, ":") {
+			t.Errorf("default.yaml says of %s only %q", key, prose)
 		}
 	}
 	if diff := gocmp.Diff(keys, order); diff != "" {
 		t.Errorf("default.yaml has not the keys of the structs in their order (-structs +file):\n%s", diff)
 	}
+	return comments
+}
+
+// exampleIn returns the YAML that stands in a comment: the lines that are set off by more than one space.
+func exampleIn(comment string) string {
+	var text strings.Builder
+	for line := range strings.Lines(comment) {
+		if line, ok := strings.CutPrefix(line, "#   "); ok {
+			text.WriteString("  " + line)
+		}
+	}
+	return text.String()
 }
 
 // The defaults of default.yaml are those of the packages that use them.
@@ -295,6 +392,12 @@ func TestDefaults(t *testing.T) {
 func TestNamesOfVariablesAreUnique(t *testing.T) {
 	keys := make(map[string]string)
 	for key := range keysOf("", reflect.ValueOf(config.Config{})) {
+		if other, taken := keys[variable(key)]; taken {
+			t.Errorf("%s sets both %s and %s", variable(key), key, other)
+		}
+		keys[variable(key)] = key
+	}
+	for key := range keysOf("methods.x.", reflect.ValueOf(rpc.MethodConfig{})) {
 		if other, taken := keys[variable(key)]; taken {
 			t.Errorf("%s sets both %s and %s", variable(key), key, other)
 		}

@@ -8,11 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
 
-	"github.com/0x1d/goplt/pkg/services"
+	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // layers puts values over values, and remembers where those that hold come from.
@@ -20,13 +19,16 @@ type layers struct {
 	schema   *node
 	merged   *koanf.Koanf
 	sources  map[string]string
-	named    []string // paths of what a file names in a map, with or without keys beneath
+	names    map[kind][]string // of the entries that a file names, with or without keys beneath
 	problems []error
 }
 
 // parseLayers reads default.yaml, data as the file with a name, and environ.
 func parseLayers(name string, data []byte, environ []string) (*Config, error) {
-	l := &layers{schema: schemaOf(reflect.TypeFor[Config]()), merged: koanf.New(separator), sources: make(map[string]string)}
+	l := &layers{
+		schema: schemaOf("", reflect.TypeFor[Config]()), merged: koanf.New(separator),
+		sources: make(map[string]string), names: make(map[kind][]string),
+	}
 	l.addYAML(sourceDefault, defaultYAML)
 	for path := range l.sources {
 		l.sources[path] = sourceDefault // a line of it would say no more
@@ -35,7 +37,7 @@ func parseLayers(name string, data []byte, environ []string) (*Config, error) {
 	l.addEnviron(environ)
 	config, err := l.decode()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(l.problems, err)...)
 	}
 	// What a reader refused is missing here, so that its default is checked in its place; a problem that only this makes is rare, and mended with it.
 	if err := errors.Join(append(l.problems, flatten(config.Validate())...)...); err != nil {
@@ -45,38 +47,18 @@ func parseLayers(name string, data []byte, environ []string) (*Config, error) {
 }
 
 func (l *layers) addYAML(name string, data []byte) {
-	reader := &yamlReader{schema: l.schema, name: name, values: make(map[string]any), sources: make(map[string]string)}
+	reader := &yamlReader{schema: l.schema, name: name, values: make(map[string]any), sources: make(map[string]string), names: l.names}
 	reader.read(data)
-	l.named = append(l.named, reader.named...)
 	l.add(reader.values, reader.sources, reader.problems)
-	for _, path := range reader.named {
-		// A method that is named without a key is there all the same: it is not configured as its service is.
-		if above, name := split(path); l.schema.find(above).ofMethods() && !l.merged.Exists(path) && !l.merged.Exists(join("methods", name)) {
-			l.add(map[string]any{join(path, "idempotency"): ""}, nil, nil)
-		}
-	}
-}
-
-// split splits a path into what it stands directly beneath, and its name there.
-func split(path string) (above, name string) {
-	at := strings.LastIndex(path, separator)
-	return path[:max(0, at)], path[at+1:]
 }
 
 func (l *layers) addEnviron(environ []string) {
-	known := names{services: services.Names()}
-	for _, path := range l.named {
-		above, name := split(path)
-		if l.schema.find(above).ofMethods() {
-			known.methods = append(known.methods, name)
-		} else {
-			known.services = append(known.services, name)
-		}
+	reader := &environReader{schema: l.schema, names: make(map[kind][]string), values: make(map[string]any), sources: make(map[string]string)}
+	for _, kind := range []kind{kindService, kindMethod} {
+		names := slices.Concat(kind.known(), l.names[kind])
+		slices.Sort(names)
+		reader.names[kind] = slices.Compact(names)
 	}
-	slices.Sort(known.services)
-	slices.Sort(known.methods)
-	known.services, known.methods = slices.Compact(known.services), slices.Compact(known.methods)
-	reader := &environReader{schema: l.schema, known: known, values: make(map[string]any), sources: make(map[string]string)}
 	reader.read(environ)
 	l.add(reader.values, reader.sources, reader.problems)
 }
@@ -89,77 +71,46 @@ func (l *layers) add(values map[string]any, sources map[string]string, problems 
 	}
 }
 
-// decode fills a Config from the merged values, and each service's settings from the defaults and its own.
+// maxCopies bounds how many entries of methods all services together take over from the top level, so that a small file cannot fill the memory.
+const maxCopies = 50_000
+
+// decode fills a Config from the merged values: the top level first, with which the settings of each service begin.
 func (l *layers) decode() (*Config, error) {
 	config := &Config{Services: make(map[string]ServiceConfig)}
-	overrides := l.merged.Cut("services")
-	l.merged.Delete("services")
-	if err := unmarshal(l.merged, config); err != nil {
-		return nil, err
-	}
-	all := overrides.MapKeys("")
-	for _, path := range l.named {
-		if name, ok := strings.CutPrefix(path, "services"+separator); ok && !strings.Contains(name, separator) {
-			all = append(all, name)
+	root := reflect.ValueOf(config).Elem()
+	values := l.merged.All()
+	var own []string // paths of what stands beneath the names of services
+	for path, value := range values {
+		if strings.HasPrefix(path, "services"+separator) {
+			own = append(own, path)
+			continue
 		}
+		l.schema.set(root, path, value)
 	}
-	for _, name := range all {
-		service, err := l.service(overrides.Cut(name))
-		if err != nil {
-			return nil, err
-		}
-		config.Services[name] = service
+	for _, path := range own {
+		name := strings.Split(path, separator)[1]
+		config.Services[name] = ServiceConfig{}
 	}
-	for _, value := range l.schema.values("", reflect.ValueOf(config).Elem()) {
-		if value.Kind() == reflect.Slice && value.Len() == 0 && value.CanSet() {
-			value.SetZero() // an empty list is no list, as in the defaults of the packages
-		}
+	if copies := len(config.Services) * len(config.Defaults.Methods); copies > maxCopies {
+		return nil, &Error{Key: "methods", text: fmt.Sprintf("methods: %d services with the settings of %d methods each are more than %d in all",
+			len(config.Services), len(config.Defaults.Methods), maxCopies)}
+	}
+	for name := range config.Services {
+		config.Services[name] = ServiceConfig{Client: cloneClient(config.Defaults)}
+	}
+	for _, path := range own {
+		l.schema.set(root, path, values[path])
 	}
 	config.origins = make(map[string]origin, len(l.sources))
 	view := viewOf(*config)
-	for _, path := range view.paths {
-		above, inherits := inherited(path)
-		if _, there := view.values[above]; l.sources[path] == "" && l.inMethod(path) && (!inherits || !there) {
-			l.sources[path] = sourceDefault // no other place says it
-		}
-	}
 	for path, source := range l.sources {
 		config.origins[path] = origin{source: source, value: view.values[path]}
 	}
 	return config, nil
 }
 
-// inMethod reports whether a path is that of a key of a method.
-func (l *layers) inMethod(path string) bool {
-	for above, _ := split(path); above != ""; above, _ = split(above) {
-		if l.schema.find(above).ofMethods() {
-			return true
-		}
-	}
-	return false
-}
-
-// service returns the settings of a service: those of all clients, with its own over them.
-func (l *layers) service(own *koanf.Koanf) (ServiceConfig, error) {
-	var service ServiceConfig
-	all := l.merged.Copy()
-	for _, child := range l.schema.children {
-		if l.schema.child("services").element.child(child.name) == nil {
-			all.Delete(child.name)
-		}
-	}
-	if err := all.Merge(own); err != nil {
-		return service, fmt.Errorf("merge configuration: %w", err)
-	}
-	err := unmarshal(all, &service)
-	return service, err
-}
-
-// unmarshal decodes values. They have the right types by now, and every key is known: an error is a mistake in this package.
-func unmarshal(from *koanf.Koanf, into any) error {
-	conf := koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{ErrorUnused: true}}
-	if err := from.UnmarshalWithConf("", into, conf); err != nil {
-		return fmt.Errorf("decode configuration: %w", err)
-	}
-	return nil
+// cloneClient returns a copy that shares no map with the original.
+func cloneClient(client rpc.ClientConfig) rpc.ClientConfig {
+	client.Methods = maps.Clone(client.Methods)
+	return client
 }

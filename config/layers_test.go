@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +101,15 @@ discovery:
 		if diff := cmp.Diff(config.Default().Defaults, load(t, text).Defaults); diff != "" {
 			t.Errorf("of %q (-want +got):\n%s", text, diff)
 		}
+	}
+}
+
+// A name may have the length that registries allow.
+func TestLongNames(t *testing.T) {
+	service, method := strings.Repeat("s", 128), strings.Repeat("m", 253)+".M"
+	loaded := load(t, "services: {"+service+": {timeout: 1s, methods: {"+method+": {timeout: 2s}}}}")
+	if client := loaded.Client(service); client.Timeout != time.Second || client.Methods[method].Timeout != 2*time.Second {
+		t.Errorf("got %+v", client)
 	}
 }
 

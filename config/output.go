@@ -13,7 +13,7 @@ import (
 )
 
 // YAML writes the configuration to w in the form of a configuration file: every key, in the order of the structs, with its source in a comment
-// behind it. Of services only what is set for them is written. Secrets are written as "[redacted]".
+// behind it. Of services and methods only what is set for them is written, and {} where that is nothing. Secrets are written as "[redacted]".
 func (c Config) YAML(w io.Writer) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	view := viewOf(c)
@@ -100,6 +100,8 @@ func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.Redacted()
 // plain writes the value at a path in the types that encoders know.
 func plain(path string, value any) any {
 	switch value := value.(type) {
+	case entry:
+		return map[string]any{}
 	case time.Duration:
 		return durationText(value)
 	case []string:

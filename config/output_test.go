@@ -43,6 +43,7 @@ func TestYAMLShowsValuesAndSources(t *testing.T) {
 		"log:\n  level: warn # program\n  format: text # default\n",
 		`
 services:
+  audit: {} # goplt.yaml line 8
   auth:
     target: consul:///auth?tag=blue # goplt.yaml line 6
     timeout: 2m # GOPLT_SERVICES_AUTH_TIMEOUT
@@ -68,7 +69,6 @@ services:
 func TestYAMLCanBeLoaded(t *testing.T) {
 	loaded := load(t, everySource, "GOPLT_PROTOCOL=grpc", "GOPLT_SERVICES_AUTH_TIMEOUT=2m")
 	again := load(t, loaded.String())
-	delete(loaded.Services, "audit") // nothing was set for it, so nothing is written
 	if diff := cmp.Diff(loaded, again, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("differs after a round trip (-before +after):\n%s", diff)
 	}
@@ -81,7 +81,7 @@ func TestRedactedIsForOtherEncoders(t *testing.T) {
 	}
 	for _, want := range []string{
 		`"timeout":"1h"`, `"max_attempts":3`,
-		`"services":{"auth":{"retry":{"max_attempts":1},"target":"consul:///auth?tag=blue"},"billing":{"timeout":"1h"}}`,
+		`"services":{"audit":{},"auth":{"retry":{"max_attempts":1},"target":"consul:///auth?tag=blue"},"billing":{"timeout":"1h"}}`,
 		`"tags":["true","# no comment","blue"]`, `"budget_ratio":0.1`, `"static":{"1.5":["a:1","[::1]:2"]}`,
 	} {
 		if !strings.Contains(string(encoded), want) {

@@ -8,32 +8,34 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // separator stands between the parts of a path within this package. It cannot occur in the name of a service or method, as a dot can.
 const separator = "/"
 
-// A node is one place in the tree of keys that the tags of [Config] span: a struct with children, a map from names of services, or a leaf that
-// holds a value.
+// A node is one place in the tree of keys that the tags of [Config] span: a struct with children, a map from names of one kind to entries, or a
+// leaf that holds a value. An entry is a struct, in which there may be maps again, or a leaf.
 type node struct {
 	name     string
 	typ      reflect.Type
 	index    []int   // the field within the nearest struct above that is not squashed
 	children []*node // of a struct, in the order of its fields
 	element  *node   // of a map: what each name maps to
+	kind     kind    // of a map: what its names are
 }
 
-// schemaOf returns the tree of the keys of typ. The structs are the program's own, so a field of a kind that no layer can fill is a mistake in the
-// program.
-func schemaOf(typ reflect.Type) *node {
-	n := &node{typ: typ}
+// schemaOf returns the tree of the keys of typ, name being that of the key that has it. The structs are the program's own, so a field that no layer
+// can fill is a mistake in the program.
+func schemaOf(name string, typ reflect.Type) *node {
+	n := &node{name: name, typ: typ}
 	switch typ.Kind() {
 	case reflect.Struct:
 		n.addFields(typ, nil)
 	case reflect.Map:
-		n.element = schemaOf(typ.Elem())
+		if n.kind = kindOf(name); n.kind == "" {
+			panic("config: no kind of names is known for the map " + name)
+		}
+		n.element = schemaOf("", typ.Elem())
 	default:
 		if want(typ) == "" {
 			panic(fmt.Sprintf("config: no key can have the type %s", typ))
@@ -51,8 +53,8 @@ func (n *node) addFields(typ reflect.Type, above []int) {
 		case tagged && options == "squash":
 			n.addFields(field.Type, index)
 		case name != "" && name != "-":
-			child := schemaOf(field.Type)
-			child.name, child.index = name, index
+			child := schemaOf(name, field.Type)
+			child.index = index
 			n.children = append(n.children, child)
 		}
 	}
@@ -83,73 +85,51 @@ func (n *node) find(path string) *node {
 	return n
 }
 
-// childNames lists what stands directly beneath a struct.
-func (n *node) childNames() []string {
-	all := make([]string, len(n.children))
+// names lists what stands directly beneath a struct.
+func (n *node) names() []string {
+	names := make([]string, len(n.children))
 	for i, child := range n.children {
-		all[i] = child.name
+		names[i] = child.name
 	}
-	return all
+	return names
 }
 
-// ofMethods reports whether n is a map by the names of methods, which are full protobuf names. Other maps are by the names of services.
-func (n *node) ofMethods() bool {
-	return n.element != nil && n.element.typ == reflect.TypeFor[rpc.MethodConfig]()
+// A walk says which keys [node.keys] yields.
+type walk struct {
+	// names returns the names of the entries to look at of the map at a path. Nil means none.
+	names func(path string, n *node) []string
+	// enter reports whether to look at a path and what is beneath it. Nil means all.
+	enter func(path string) bool
 }
 
-// names is what stands in the maps of a configuration.
-type names struct{ services, methods []string }
-
-func (of names) in(n *node) []string {
-	if n.ofMethods() {
-		return of.methods
-	}
-	return of.services
+// keys yields the path and the node of each leaf beneath n, the root, in the order of the structs.
+func (n *node) keys(w walk) iter.Seq2[string, *node] {
+	return func(yield func(string, *node) bool) { n.eachKey("", w, yield) }
 }
 
-// keys yields the path of each leaf beneath n, path being that of n, for a map those beneath each of the given names.
-func (n *node) keys(path string, known names) iter.Seq[string] {
-	return func(yield func(string) bool) { n.eachKey(path, known, yield) }
-}
-
-func (n *node) eachKey(path string, known names, yield func(string) bool) bool {
+func (n *node) eachKey(path string, w walk, yield func(string, *node) bool) bool {
 	switch {
+	case w.enter != nil && path != "" && !w.enter(path):
+		return true
 	case n.leaf():
-		return yield(path)
-	case n.element != nil:
-		for _, name := range known.in(n) {
-			if !n.element.eachKey(join(path, name), known, yield) {
+		return yield(path, n)
+	case n.element != nil && w.names != nil:
+		for _, name := range w.names(path, n) {
+			if !n.element.eachKey(join(path, name), w, yield) {
 				return false
 			}
 		}
-	default:
-		for _, child := range n.children {
-			if !child.eachKey(join(path, child.name), known, yield) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// maps yields the path and the node of each map beneath n, whose own path is given.
-func (n *node) maps(path string) iter.Seq2[string, *node] {
-	return func(yield func(string, *node) bool) { n.eachMap(path, yield) }
-}
-
-func (n *node) eachMap(path string, yield func(string, *node) bool) bool {
-	if n.element != nil && !yield(path, n) {
-		return false
 	}
 	for _, child := range n.children {
-		if !child.eachMap(join(path, child.name), yield) {
+		if !child.eachKey(join(path, child.name), w, yield) {
 			return false
 		}
 	}
 	return true
 }
 
-// values yields the path and the value of each leaf beneath n, whose own path and value are given; the entries of maps are sorted.
+// values yields the path and the value of each leaf beneath n, whose own path and value are given, and of each entry of a map, before what is beneath
+// it; the entries of maps are sorted.
 func (n *node) values(path string, value reflect.Value) iter.Seq2[string, reflect.Value] {
 	return func(yield func(string, reflect.Value) bool) { n.eachValue(path, value, yield) }
 }
@@ -164,7 +144,7 @@ func (n *node) eachValue(path string, value reflect.Value, yield func(string, re
 			entries[name.String()] = value.MapIndex(name)
 		}
 		for _, name := range slices.Sorted(maps.Keys(entries)) {
-			if !n.element.eachValue(join(path, name), entries[name], yield) {
+			if !n.element.leaf() && !yield(join(path, name), entries[name]) || !n.element.eachValue(join(path, name), entries[name], yield) {
 				return false
 			}
 		}
@@ -176,6 +156,33 @@ func (n *node) eachValue(path string, value reflect.Value, yield func(string, re
 		}
 	}
 	return true
+}
+
+// set puts a value of a leaf, or nil for an entry of a map without more ado, at a path beneath n into into, what n stands for. Entries of maps that
+// are not there yet begin empty; those that are keep what else they hold.
+func (n *node) set(into reflect.Value, path string, value any) {
+	switch name, rest, _ := strings.Cut(path, separator); {
+	case n.leaf():
+		if list, isList := value.([]string); isList && len(list) == 0 {
+			into.SetZero() // an empty list is no list, as in the defaults of the packages
+			return
+		}
+		into.Set(reflect.ValueOf(value).Convert(n.typ))
+	case path == "":
+	case n.element != nil:
+		if into.IsNil() {
+			into.Set(reflect.MakeMap(n.typ))
+		}
+		entry := reflect.New(n.element.typ).Elem()
+		if there := into.MapIndex(reflect.ValueOf(name)); there.IsValid() {
+			entry.Set(there)
+		}
+		n.element.set(entry, rest, value)
+		into.SetMapIndex(reflect.ValueOf(name), entry)
+	default:
+		child := n.child(name)
+		child.set(into.FieldByIndex(child.index), rest, value)
+	}
 }
 
 // want describes the values of a leaf's type, or is empty if no leaf can have the type.

@@ -5,27 +5,129 @@ import (
 	"strings"
 )
 
-// nearest returns the candidate that text was most likely meant to be, or "" if none is near: the one that ends in text, as when a key stands
-// outside its section, else the one that the fewest edits lead to, at most one for each three letters.
+// suggestKey ends the message about the unknown key at a path: with the nearest key or section, else with what its section holds.
+func suggestKey(schema *node, path string) string {
+	path = clip(path, maxKeyShown)
+	parts := strings.Split(path, separator)
+	if name := unsplit(schema, parts); name != "" {
+		return "; a name is one key: did you mean " + quote(name) + "?"
+	}
+	names := func(at string, n *node) []string {
+		depth := strings.Count(at, separator) + 1
+		if depth < len(parts)-1 || n.element.leaf() && depth < len(parts) {
+			return parts[depth : depth+1]
+		}
+		return []string{n.kind.placeholder()}
+	}
+	var candidates []string
+	for key := range schema.keys(walk{names: names}) {
+		candidates = append(candidates, key)
+		if section := key[:max(0, strings.LastIndex(key, separator))]; section != "" && !slices.Contains(candidates, section) {
+			candidates = append(candidates, section)
+		}
+	}
+	place := schema
+	for _, part := range parts {
+		child := place.child(part)
+		if child == nil {
+			break
+		}
+		place = child
+	}
+	return didYouMean(path, candidates, separator, quoteKey, place.names())
+}
+
+// unsplit returns the name of a method that was written as sections within sections, one for each word between its dots, and in which then stands a
+// key that there is. It is empty if the parts of the path do not look so.
+func unsplit(schema *node, parts []string) string {
+	n := schema
+	for depth, part := range parts {
+		if n.kind == kindMethod {
+			for end := len(parts) - 1; end > depth+1; end-- {
+				name, key := strings.Join(parts[depth:end], "."), n.element.find(strings.Join(parts[end:], separator))
+				if key != nil && key.leaf() && n.kind.validate(name) == nil {
+					return name
+				}
+			}
+		}
+		if n = n.child(part); n == nil {
+			break
+		}
+	}
+	return ""
+}
+
+// didYouMean ends a message about an unknown name: with the nearest of the candidates, else with what could stand in its place.
+func didYouMean(text string, candidates []string, delimiter string, quote func(string) string, places []string) string {
+	if near := nearest(text, candidates, delimiter); near != "" {
+		return ": did you mean " + quote(near) + "?"
+	}
+	if len(places) > 0 {
+		return "; want one of " + strings.Join(slices.Sorted(slices.Values(places)), ", ")
+	}
+	return ""
+}
+
+// nearest returns the candidate that text was most likely meant to be, or "" if none is near: the first that ends in what text does not share with
+// it, as when a key stands outside its section, else the one that the fewest edits lead to.
 func nearest(text string, candidates []string, delimiter string) string {
-	best, fewest := "", max(1, len(text)/3)+1
+	best, fewest := "", len(text)+1
 	for _, candidate := range candidates {
-		if strings.HasSuffix(candidate, delimiter+text) {
+		rest, meant := afterShared(text, candidate, delimiter)
+		switch {
+		case meant == "":
+			continue // the section that the text is in
+		case strings.HasSuffix(meant, delimiter+rest):
 			return candidate
 		}
-		if edits := distance(strings.ToLower(text), strings.ToLower(candidate)); edits < fewest {
+		if edits, near := editsBetween(strings.ToLower(rest), strings.ToLower(meant), delimiter); near && edits < fewest {
 			best, fewest = candidate, edits
 		}
 	}
 	return best
 }
 
+// editsBetween counts the edits between two texts, and reports whether they are near: at most one edit for each three letters of each part, so that a
+// long name that both have lends nothing to a short key; of the last part alone if one text has more parts than the other.
+func editsBetween(a, b, delimiter string) (edits int, near bool) {
+	partsA, partsB := strings.Split(a, delimiter), strings.Split(b, delimiter)
+	if len(partsA) != len(partsB) {
+		most := mostEdits(partsA[len(partsA)-1])
+		if max(len(a), len(b))-min(len(a), len(b)) > most {
+			return 0, false // so many letters at least are missing
+		}
+		edits = distance(a, b)
+		return edits, edits <= most
+	}
+	for i, part := range partsA {
+		if part == partsB[i] {
+			continue
+		}
+		between := distance(part, partsB[i])
+		if between > mostEdits(part) {
+			return 0, false
+		}
+		edits += between
+	}
+	return edits, true
+}
+
+func mostEdits(part string) int { return max(1, len(part)/3) }
+
+// afterShared returns what follows in a and b after the parts, each with its delimiter, with which both begin.
+func afterShared(a, b, delimiter string) (restA, restB string) {
+	for {
+		partA, restA, more := strings.Cut(a, delimiter)
+		partB, restB, _ := strings.Cut(b, delimiter)
+		if !more || partA != partB {
+			return a, b
+		}
+		a, b = restA, restB
+	}
+}
+
 // distance counts the letters to insert, delete, replace or swap with their neighbour to get from a to b (optimal string alignment).
 func distance(a, b string) int {
-	// Texts of very different lengths are never near, and those from outside may be long.
-	if len(a) > 2*len(b)+8 {
-		return len(a)
-	}
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)
@@ -47,15 +149,4 @@ func distance(a, b string) int {
 		}
 	}
 	return rows[len(a)][len(b)]
-}
-
-// didYouMean ends a message about an unknown name: with the nearest of the candidates, else with what could stand in its place.
-func didYouMean(text string, candidates []string, delimiter string, quote func(string) string, places []string) string {
-	if near := nearest(text, candidates, delimiter); near != "" {
-		return ": did you mean " + quote(near) + "?"
-	}
-	if len(places) > 0 {
-		return "; want one of " + strings.Join(slices.Sorted(slices.Values(places)), ", ")
-	}
-	return ""
 }

@@ -10,16 +10,15 @@ import (
 	"strings"
 
 	"github.com/0x1d/goplt/pkg/registry"
-	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // Validate returns an [*Error] for each value that is impossible, joined, or nil. [Load] has called it; call it after changes.
 func (c Config) Validate() error {
 	check := checker{view: viewOf(c)}
 	defaults := flatten(c.Defaults.Validate())
-	check.section("", defaults, c.Defaults.Methods)
+	check.section("", defaults)
 	check.discovery(c.Discovery)
-	check.section("server", flatten(c.Server.Validate()), nil)
+	check.section("server", flatten(c.Server.Validate()))
 	if c.Server.TLS.ServerName != "" {
 		check.add("server/tls/server_name", quote(c.Server.TLS.ServerName)+" has no meaning on a server; remove it", nil)
 	}
@@ -34,6 +33,7 @@ func (c Config) Validate() error {
 // checker collects what is impossible in a configuration.
 type checker struct {
 	view     view
+	paths    map[string]string // by the key as users write it; nil until there is a problem
 	problems []error
 }
 
@@ -41,11 +41,29 @@ func (c *checker) add(path, problem string, cause error) {
 	c.problems = append(c.problems, keyError(path, c.view.source(path), problem, cause))
 }
 
-func (c *checker) section(path string, problems []error, methods map[string]rpc.MethodConfig) {
+func (c *checker) section(path string, problems []error) {
 	for _, err := range problems {
-		key, problem := keyProblem(err, methods)
-		c.add(join(path, key), problem, err)
+		key, problem := keyProblem(err)
+		c.add(c.path(path, key), problem, err)
 	}
+}
+
+// path returns the path of a key within the section at a path. Only what is there tells where in it a name with dots ends.
+func (c *checker) path(section, key string) string {
+	if key == "" {
+		return section
+	}
+	if c.paths == nil {
+		c.paths = make(map[string]string)
+		for _, path := range c.view.paths {
+			c.paths[display(path)] = path
+		}
+	}
+	path := join(section, key)
+	if known, ok := c.paths[display(path)]; ok {
+		return known
+	}
+	return path
 }
 
 func (c *checker) oneOf(path, value string, allowed ...string) {
@@ -56,7 +74,7 @@ func (c *checker) oneOf(path, value string, allowed ...string) {
 
 func (c *checker) discovery(discovery DiscoveryConfig) {
 	c.oneOf("discovery/provider", string(discovery.Provider), string(ProviderConsul), string(ProviderStatic), string(ProviderMemory))
-	c.section("discovery/consul", flatten(discovery.Consul.Validate()), nil)
+	c.section("discovery/consul", flatten(discovery.Consul.Validate()))
 	for _, name := range slices.Sorted(maps.Keys(discovery.Static)) {
 		path := join("discovery/static", name)
 		if err := registry.ValidateServiceName(name); err != nil {
@@ -92,8 +110,8 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 	}
 	for _, err := range flatten(service.Client.Validate()) {
 		same := func(other error) bool { return other.Error() == err.Error() }
-		if key, _ := keyProblem(err, service.Client.Methods); !slices.ContainsFunc(reported, same) || c.view.own(join(path, key)) {
-			c.section(path, []error{err}, service.Client.Methods)
+		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(c.path(path, key)) {
+			c.section(path, []error{err})
 		}
 	}
 }

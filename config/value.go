@@ -92,13 +92,21 @@ func show(path, text string) string {
 	return quote(text)
 }
 
-func quote(text string) string { return strconv.Quote(clip(text)) }
+func quote(text string) string { return strconv.Quote(clip(text, maxShown)) }
 
-// escape writes a name from outside for a message, without quotes.
-func escape(name string) string { return strings.Trim(quote(name), `"`) }
+// quoteKey writes a path from outside for a message.
+func quoteKey(path string) string { return strconv.Quote(clip(display(path), maxKeyShown)) }
 
-func clip(text string) string {
-	const most = 80
+// escape writes the name of a variable from outside for a message, without quotes.
+func escape(name string) string { return strings.Trim(strconv.Quote(clip(name, maxKeyShown)), `"`) }
+
+// Bounds in bytes on what is shown of a text from outside, and of the key or variable that it stands for, which may hold the full name of a method.
+const (
+	maxShown    = 80
+	maxKeyShown = 160
+)
+
+func clip(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

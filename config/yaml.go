@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/0x1d/goplt/pkg/registry"
 )
 
 // Bounds on what a file may make the reader do, through aliases above all. Honest files are far below.
@@ -28,8 +26,8 @@ type yamlReader struct {
 	schema   *node
 	name     string // of the file, for messages
 	values   map[string]any
-	sources  map[string]string
-	named    []string // paths of what stands in a map, with or without keys beneath
+	sources  map[string]string // of the values, and of all entries of maps
+	names    map[kind][]string // of the entries of maps, with or without keys beneath
 	problems []error
 	nodes    int
 }
@@ -87,7 +85,7 @@ func (r *yamlReader) section(n *node, path string, at *yaml.Node) {
 	if mapping.Kind != yaml.MappingNode {
 		problem := describe(path, mapping) + " is not a section of keys"
 		if n.children != nil {
-			problem += "; want some of " + strings.Join(n.childNames(), ", ") + " beneath"
+			problem += "; want some of " + strings.Join(n.names(), ", ") + " beneath"
 		}
 		r.problem(path, at, problem)
 		return
@@ -114,15 +112,12 @@ func (r *yamlReader) badName(n *node, path string, name *yaml.Node, seen map[str
 		return "a key is a name, not " + describe(path, name)
 	case name.Tag == tagMerge:
 		return `merge keys ("<<") are not supported; repeat the keys`
+	case n.element == nil && strings.Contains(name.Value, separator):
+		return quote(name.Value) + " is not the name of a key"
 	case seen[name.Value] != 0:
 		return fmt.Sprintf("key %s is set twice, first in line %d", quote(name.Value), seen[name.Value])
-	case n.ofMethods() && strings.Contains(name.Value, separator):
-		return quote(name.Value) + " is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login"
-	case n.ofMethods():
-	case strings.Contains(name.Value, separator):
-		return quote(name.Value) + " is not the name of a key"
 	case n.element != nil:
-		if err := registry.ValidateServiceName(clip(name.Value)); err != nil {
+		if err := n.kind.validate(name.Value); err != nil {
 			return err.Error()
 		}
 	}
@@ -131,15 +126,22 @@ func (r *yamlReader) badName(n *node, path string, name *yaml.Node, seen map[str
 
 func (r *yamlReader) entry(parent *node, path, name string, key, value *yaml.Node) {
 	n := parent.child(name)
-	switch {
-	case n == nil:
+	if n == nil {
 		r.unknown(path, key, value, 0)
 		return
-	case parent.element != nil && !slices.Contains(r.named, path):
-		r.named = append(r.named, path)
+	}
+	if parent.element != nil {
+		r.names[parent.kind] = append(r.names[parent.kind], name)
 	}
 	if !n.leaf() {
+		before := len(r.values)
 		r.section(n, path, value)
+		if parent.element != nil {
+			r.sources[path] = r.source(key)
+			if len(r.values) == before {
+				r.values[path] = map[string]any{} // there, with nothing set
+			}
+		}
 		return
 	}
 	got, problem := leafValue(n.typ, path, resolve(value))
@@ -163,34 +165,6 @@ func (r *yamlReader) unknown(path string, key, value *yaml.Node, depth int) {
 		}
 		r.unknown(join(path, resolve(pair[0]).Value), pair[0], pair[1], depth+1)
 	}
-}
-
-// suggestKey ends the message about the unknown key at a path: with the nearest key or section, else with what its section holds.
-func suggestKey(schema *node, path string) string {
-	parts := strings.Split(path, separator)
-	var known names
-	if len(parts) > 2 {
-		known.services = parts[1:2] // the service, if the key is one beneath services
-	}
-	if at := slices.Index(parts, "methods"); at >= 0 && at+1 < len(parts) {
-		known.methods = parts[at+1 : at+2]
-	}
-	var candidates []string
-	for key := range schema.keys("", known) {
-		candidates = append(candidates, key)
-		if section := key[:max(0, strings.LastIndex(key, separator))]; section != "" && !slices.Contains(candidates, section) {
-			candidates = append(candidates, section)
-		}
-	}
-	place := schema
-	for _, part := range parts {
-		child := place.child(part)
-		if child == nil {
-			break
-		}
-		place = child
-	}
-	return didYouMean(clip(path), candidates, separator, func(path string) string { return quote(display(path)) }, place.childNames())
 }
 
 // leafValue takes the value of a key of type typ.
@@ -274,6 +248,6 @@ func describe(path string, n *yaml.Node) string {
 	case n.ShortTag() == tagText || secret(path):
 		return show(path, n.Value)
 	default:
-		return clip(n.Value)
+		return clip(n.Value, maxShown)
 	}
 }

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // MethodConfig is what differs for one method, or for all methods of a protobuf service. What is zero is as for the rest of the client's.
@@ -53,35 +54,22 @@ func (h HedgeConfig) enabled() bool { return h.Delay > 0 || h.Quantile > 0 }
 func validateMethods(methods map[string]MethodConfig, v *validation) {
 	for _, name := range slices.Sorted(maps.Keys(methods)) {
 		key, method := "methods."+name, methods[name]
-		if !validFullName(name) {
+		if !protoreflect.FullName(name).IsValid() {
 			v.add(key, fmt.Sprintf("%q", name), "the full name of a method or service, such as goplt.auth.v1.AuthService.Login")
 		}
 		v.notNegative(key+".timeout", method.Timeout)
 		v.notNegative(key+".attempt_timeout", method.AttemptTimeout)
+		idempotency := fmt.Sprintf("%q", method.Idempotency)
 		switch method.Idempotency {
-		case IdempotencyDeclared, IdempotencyIdempotent, IdempotencyNotIdempotent:
+		case IdempotencyDeclared, IdempotencyIdempotent:
+		case IdempotencyNotIdempotent:
+			v.check(key+".idempotency", !method.Hedge.enabled(), idempotency, "possible with a hedge, which may execute a call twice; "+
+				"remove hedge.delay and hedge.quantile, or set them to 0")
 		default:
-			v.add(key+".idempotency", fmt.Sprintf("%q", method.Idempotency), "one of idempotent, not_idempotent, or empty")
+			v.add(key+".idempotency", idempotency, `one of "idempotent", "not_idempotent" and "", which means what the method declares`)
 		}
 		v.notNegative(key+".hedge.delay", method.Hedge.Delay)
-		v.check(key+".hedge.quantile", 0 <= method.Hedge.Quantile && method.Hedge.Quantile < 1, method.Hedge.Quantile, "0, or above 0 and below 1")
+		v.check(key+".hedge.quantile", 0 <= method.Hedge.Quantile && method.Hedge.Quantile < 1, method.Hedge.Quantile, "at least 0 and below 1")
 		v.check(key+".hedge.max_hedges", 0 <= method.Hedge.MaxHedges && method.Hedge.MaxHedges <= 4, method.Hedge.MaxHedges, "within 0 to 4")
-		v.check(key+".hedge", !method.Hedge.enabled() || method.Idempotency != IdempotencyNotIdempotent, "hedging", "possible for what is not idempotent")
 	}
-}
-
-// validFullName reports whether name has the form of a protobuf name: identifiers between dots.
-func validFullName(name string) bool {
-	for part := range strings.SplitSeq(name, ".") {
-		for at, r := range part {
-			letter := r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-			if !letter && (at == 0 || r < '0' || r > '9') {
-				return false
-			}
-		}
-		if part == "" {
-			return false
-		}
-	}
-	return true
 }

@@ -158,6 +158,75 @@ func TestServerConfigValidate(t *testing.T) {
 	}
 }
 
+func TestMethodConfigValidate(t *testing.T) {
+	t.Parallel()
+	const name = "goplt.auth.v1.AuthService.Login"
+	const withHedge = `"not_idempotent" is not possible with a hedge, which may execute a call twice; ` +
+		"remove hedge.delay and hedge.quantile, or set them to 0"
+	for _, row := range []struct {
+		name   string
+		method rpc.MethodConfig
+		want   string // of the one error; none if empty
+	}{
+		{"Greeter", rpc.MethodConfig{}, ""}, // a service without a package
+		{"goplt.auth.v1.AuthService", rpc.MethodConfig{}, ""},
+		{name, rpc.MethodConfig{
+			Timeout: 1, AttemptTimeout: 1, Idempotency: "idempotent", Hedge: rpc.HedgeConfig{Delay: 1, Quantile: 0.999, MaxHedges: 4},
+		}, ""},
+		{name, rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{MaxHedges: 2}}, ""}, // without a delay there is no hedge
+		{"", rpc.MethodConfig{}, `methods.: "" is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login`},
+		{"a.", rpc.MethodConfig{}, `methods.a.: "a." is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login`},
+		{".a", rpc.MethodConfig{}, `methods..a: ".a" is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login`},
+		{"a.1b", rpc.MethodConfig{}, `methods.a.1b: "a.1b" is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login`},
+		{"a/B", rpc.MethodConfig{}, `methods.a/B: "a/B" is not the full name of a method or service, such as goplt.auth.v1.AuthService.Login`},
+		{name, rpc.MethodConfig{Timeout: -time.Second}, "methods.goplt.auth.v1.AuthService.Login.timeout: -1s is not 0 or more"},
+		{name, rpc.MethodConfig{AttemptTimeout: -1}, "methods.goplt.auth.v1.AuthService.Login.attempt_timeout: -1ns is not 0 or more"},
+		{
+			name, rpc.MethodConfig{Idempotency: "yes"},
+			`methods.goplt.auth.v1.AuthService.Login.idempotency: "yes" is not one of "idempotent", "not_idempotent" and "", ` +
+				"which means what the method declares",
+		},
+		{
+			name, rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Delay: 1}},
+			"methods.goplt.auth.v1.AuthService.Login.idempotency: " + withHedge,
+		},
+		{
+			name, rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Quantile: 0.5}},
+			"methods.goplt.auth.v1.AuthService.Login.idempotency: " + withHedge,
+		},
+		{name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: -1}}, "methods.goplt.auth.v1.AuthService.Login.hedge.delay: -1ns is not 0 or more"},
+		{
+			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: 1}},
+			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: 1 is not at least 0 and below 1",
+		},
+		{
+			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: -0.5}},
+			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: -0.5 is not at least 0 and below 1",
+		},
+		{
+			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: math.NaN()}},
+			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: NaN is not at least 0 and below 1",
+		},
+		{
+			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: 5}},
+			"methods.goplt.auth.v1.AuthService.Login.hedge.max_hedges: 5 is not within 0 to 4",
+		},
+		{
+			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: -1}},
+			"methods.goplt.auth.v1.AuthService.Login.hedge.max_hedges: -1 is not within 0 to 4",
+		},
+	} {
+		config := rpc.DefaultClientConfig()
+		config.Methods = map[string]rpc.MethodConfig{row.name: row.method}
+		err := config.Validate()
+		if row.want != "" {
+			expectKeyError(t, err, row.want)
+		} else if err != nil {
+			t.Errorf("%s %+v: %v", row.name, row.method, err)
+		}
+	}
+}
+
 // expectKeyError checks that err is one KeyError with the text.
 func expectKeyError(t *testing.T, err error, want string) {
 	t.Helper()
