@@ -49,28 +49,38 @@ func Begun(response *http.Response) Evidence {
 	}
 }
 
-// Ended returns what a response shows whose body was read to its end. Doubtful is a 200 that ends without a status: something on the way took
-// the trailers.
+// Ended returns what a response shows whose body was read to its end: what its head showed, unless there is a status in the trailers. Doubtful is
+// also a 200 that ends without one: something on the way took the trailers.
 func Ended(response *http.Response) Evidence {
-	switch {
-	case hasStatus(response.Trailer) || hasStatus(response.Header):
+	if hasStatus(response.Trailer) {
 		return Works
-	case response.StatusCode == http.StatusOK:
-		return Doubtful
-	default:
-		return None
 	}
+	begun := Begun(response)
+	if begun == None && response.StatusCode == http.StatusOK {
+		return Doubtful
+	}
+	return begun
 }
 
-// Failed returns what an error of the exchange shows. Doubtful is a stream reset with PROTOCOL_ERROR, by a peer that does not like the form of
-// what gRPC sends, or with HTTP_1_1_REQUIRED (RFC 9113, section 7).
+// Failed returns what an error of the exchange shows. Doubtful is a stream that the peer reset with PROTOCOL_ERROR, because it does not like the
+// form of what gRPC sends, or with HTTP_1_1_REQUIRED (RFC 9113, section 7). A stream that net/http ended itself, for a response that it does not
+// take, has the same type and code: it says that the answer was bad, and nothing of what becomes of gRPC on the way.
 func Failed(err error) Evidence {
 	reset, ok := errors.AsType[http2.StreamError](err)
-	if ok && (reset.Code == http2.ErrCodeProtocol || reset.Code == http2.ErrCodeHTTP11Required) {
+	if ok && fromPeer(reset) && (reset.Code == http2.ErrCodeProtocol || reset.Code == http2.ErrCodeHTTP11Required) {
 		return Doubtful
 	}
 	return None
 }
+
+// fromPeer reports whether it was the peer that reset a stream.
+func fromPeer(reset http2.StreamError) bool {
+	return reset.Cause != nil && reset.Cause.Error() == fromPeerText
+}
+
+// fromPeerText is all by which net/http tells a stream that the peer reset from one that it reset itself: the cause has neither a type nor a
+// variable that can be named. A test provokes both, and fails when Go changes it.
+const fromPeerText = "received from peer"
 
 // statusIncompatibleProtocol is what AWS's application load balancer answers when the versions of client and target do not match
 // (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html).

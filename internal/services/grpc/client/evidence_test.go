@@ -7,12 +7,14 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/http2"
 
 	"github.com/0x1d/goplt/internal/services/grpc/client"
+	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,9 +39,10 @@ func TestEvidenceOfResponses(t *testing.T) {
 		{"gRPC-Web", 200, "application/grpc-web+proto", nil, nil, doubtful, doubtful},
 		{"no content type", 200, "", nil, nil, doubtful, doubtful},
 		{"a page with a status", 200, "text/html", status, nil, works, works},
-		{"415", 415, "text/plain", nil, nil, blocked, none},
-		{"464", 464, "", nil, nil, blocked, none},
-		{"505", 505, "text/html", nil, nil, blocked, none},
+		{"415", 415, "text/plain", nil, nil, blocked, blocked},
+		{"464", 464, "", nil, nil, blocked, blocked},
+		{"505", 505, "text/html", nil, nil, blocked, blocked},
+		{"415 with a status in the end", 415, "text/html", nil, status, blocked, works},
 		{"415 with a status", 415, "text/html", status, nil, works, works},
 		{"415 by gRPC", 415, "application/grpc", nil, nil, none, none},
 		{"204", 204, "", nil, nil, none, none},
@@ -64,17 +67,21 @@ func TestEvidenceOfResponses(t *testing.T) {
 	}
 }
 
+// TestEvidenceOfErrors: only what the peer says of a stream is evidence. TestEvidenceOfStreams provokes it.
 func TestEvidenceOfErrors(t *testing.T) {
+	byPeer := errors.New("received from peer")
 	for _, row := range []struct {
 		err  error
 		want client.Evidence
 	}{
-		{http2.StreamError{Code: http2.ErrCodeProtocol}, client.Doubtful},
-		{fmt.Errorf("round trip: %w", http2.StreamError{Code: http2.ErrCodeHTTP11Required}), client.Doubtful},
-		{http2.StreamError{Code: http2.ErrCodeRefusedStream}, client.None},
-		{http2.StreamError{Code: http2.ErrCodeInternal}, client.None},
-		{http2.StreamError{Code: http2.ErrCodeCancel}, client.None},
-		{http2.StreamError{Code: http2.ErrCodeNo}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeProtocol, Cause: byPeer}, client.Doubtful},
+		{fmt.Errorf("round trip: %w", http2.StreamError{Code: http2.ErrCodeHTTP11Required, Cause: byPeer}), client.Doubtful},
+		{http2.StreamError{Code: http2.ErrCodeRefusedStream, Cause: byPeer}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeInternal, Cause: byPeer}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeCancel, Cause: byPeer}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeNo, Cause: byPeer}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeProtocol}, client.None},
+		{http2.StreamError{Code: http2.ErrCodeProtocol, Cause: errors.New("header list too large")}, client.None},
 		{errors.New("stream error: stream ID 1; PROTOCOL_ERROR; received from peer"), client.None}, // a text is no evidence
 		{io.ErrUnexpectedEOF, client.None},
 		{context.DeadlineExceeded, client.None},
@@ -82,5 +89,58 @@ func TestEvidenceOfErrors(t *testing.T) {
 		if got := client.Failed(row.err); got != row.want {
 			t.Errorf("%v: %d, want %d", row.err, got, row.want)
 		}
+	}
+}
+
+// TestEvidenceOfStreams: net/http ends a stream with one and the same error, be it that the peer reset it, or that its answer is not fit to be taken.
+func TestEvidenceOfStreams(t *testing.T) {
+	const limit = 1 << 10 // of a response's headers
+	for _, row := range []struct {
+		name   string
+		answer func(conn *servicestest.HTTP2Conn, stream uint32)
+		want   client.Evidence
+	}{
+		{"PROTOCOL_ERROR", func(conn *servicestest.HTTP2Conn, stream uint32) { conn.Reset(stream, http2.ErrCodeProtocol) }, client.Doubtful},
+		{"HTTP_1_1_REQUIRED", func(conn *servicestest.HTTP2Conn, stream uint32) { conn.Reset(stream, http2.ErrCodeHTTP11Required) }, client.Doubtful},
+		{"headers too large", func(conn *servicestest.HTTP2Conn, stream uint32) {
+			half := strings.Repeat("x", limit/2) // a single field too large ends the connection
+			conn.Headers(stream, true, ":status", "200", "content-type", "application/grpc", "a", half, "b", half, "c", half)
+		}, client.None},
+		{"no status", func(conn *servicestest.HTTP2Conn, stream uint32) { conn.Headers(stream, true, "x", "y") }, client.None},
+		{"a header that is none", func(conn *servicestest.HTTP2Conn, stream uint32) {
+			conn.Headers(stream, true, ":status", "200", "x y", "z")
+		}, client.None},
+		{"a body without headers", func(conn *servicestest.HTTP2Conn, stream uint32) { conn.Data(stream, true, []byte("x")) }, client.None},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			server := servicestest.StartHTTP2(t, func(conn *servicestest.HTTP2Conn) {
+				conn.Greet()
+				for request, ok := conn.Next(); ok; request, ok = conn.Next() {
+					row.answer(conn, request.Stream)
+				}
+			})
+			transport := &http.Transport{Protocols: new(http.Protocols), MaxResponseHeaderBytes: limit}
+			transport.Protocols.SetUnencryptedHTTP2(true)
+			conn, err := transport.NewClientConn(t.Context(), "http", server.Addr) // the transport itself would try again
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("request"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := conn.RoundTrip(request)
+			if err == nil {
+				_ = response.Body.Close()
+				t.Fatalf("got the answer %s, want none", response.Status)
+			}
+			if reset, ok := errors.AsType[http2.StreamError](err); !ok || reset.Code != http2.ErrCodeProtocol && reset.Code != http2.ErrCodeHTTP11Required {
+				t.Errorf("got %v, want a stream that was reset", err)
+			}
+			if got := client.Failed(err); got != row.want {
+				t.Errorf("%v: %d, want %d", err, got, row.want)
+			}
+		})
 	}
 }
