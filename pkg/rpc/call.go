@@ -212,7 +212,7 @@ func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst a
 		return end
 	case end.shown == grpcclient.Blocked:
 		replayed := c.exchange(ctx, chosen, &chosen.http, dst)
-		if replayed.answered {
+		if replayed.spoken() {
 			chosen.fallback.learn(end.failed.err)
 		}
 		return replayed
@@ -234,14 +234,13 @@ func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst a
 
 // ending is how an exchange ended.
 type ending struct {
-	by       Protocol
-	failed   *failure            // nil if it succeeded
-	outcome  outcome             // what it says of the instance
-	began    time.Time           // when there was a connection; zero if there was none
-	latency  time.Duration       // from then on; 0 if there was none
-	answered bool                // whether there was an answer that has the form of the service's
-	shown    grpcclient.Evidence // of whether gRPC gets through
-	info     context.Context     //nolint:containedctx // holds the response metadata
+	by      Protocol
+	failed  *failure            // nil if it succeeded
+	outcome outcome             // what it says of the instance
+	began   time.Time           // when there was a connection; zero if there was none
+	latency time.Duration       // from then on; 0 if there was none
+	shown   grpcclient.Evidence // of whether gRPC gets through
+	info    context.Context     //nolint:containedctx // holds the response metadata
 }
 
 // spoken reports whether the service itself answered in the protocol, be it with an error.
@@ -269,10 +268,9 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	}
 	end := ending{by: wire.protocol, began: e.began, latency: latency, shown: e.shown(), info: e}
 	if err == nil {
-		end.outcome, end.answered = outcomeSuccess, true
+		end.outcome = outcomeSuccess
 		return end
 	}
-	end.answered = e.answered && end.shown != grpcclient.Doubtful
 	if errors.Is(err, pool.ErrNotHTTP2) {
 		end.shown = grpcclient.Blocked
 	}
@@ -333,7 +331,7 @@ func (c *call) run(e *exchange, wire *wire, dst any) error {
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	return stream.Receive(dst)
+	return e.attributed(stream.Receive(dst))
 }
 
 // verdict says whether the exchange was executed.

@@ -84,21 +84,20 @@ func (p *fallbackProbes) close() {
 func (i *instance) askApart(ctx context.Context, by Protocol) (finding, error) {
 	wire := i.newWire(by)
 	defer wire.pool.Close()
-	line := &direct{wire: &wire, exchange: &exchange{}}
-	status, err := CheckHealth(ctx, line, "")
+	got := check(ctx, &wire, "")
 	found := foundNothing
-	switch shown := line.shown(err); {
+	switch shown := got.shown(); {
 	case by == ProtocolGRPC && (shown == grpcclient.Blocked || shown == grpcclient.Doubtful):
 		found = foundFails
-	case by == ProtocolGRPC && err == nil && status != HealthServiceUnknown:
+	case by == ProtocolGRPC && got.err == nil && got.status != HealthServiceUnknown:
 		found = foundWorks
-	case by == ProtocolHTTP && (err == nil || line.exchange.answered && isRemote(err)):
+	case by == ProtocolHTTP && got.answered():
 		found = foundWorks // an error in Connect's form is Connect's answer
-	case err == nil || line.offersNone(err):
+	case got.err == nil || got.offersNone():
 		found = foundNoHealth
 	}
-	if err != nil {
-		err = fmt.Errorf("health by %s: %w", by, err)
+	if got.err != nil {
+		return found, fmt.Errorf("health by %s: %w", by, got.err)
 	}
-	return found, err
+	return found, nil
 }

@@ -199,22 +199,27 @@ func TestFault29WithoutHealth(t *testing.T) {
 
 // TestFault29NothingAnswersJSON: where Connect/JSON does not answer either, calls go on by gRPC, and none is sent twice.
 func TestFault29NothingAnswersJSON(t *testing.T) {
-	handler := &authHandler{}
-	grpc := handler.mount()
-	proxy := startStripper(t, startHTTP(t, byContentType(grpc, http.NotFoundHandler()), http2Only).Listener.Addr().String())
-	transport, status := only(t, proxy.addr, nil)
-	calls := int64(0)
-	for ; calls < 1000 && !hasChange(transport, "does not answer to Connect/JSON either"); calls++ {
-		if err := login(t.Context(), transport); err == nil {
-			t.Fatal("succeeded without trailers")
-		}
-	}
-	if calls == 1000 {
-		t.Errorf("never tried by Connect/JSON: %+v", transport.Status())
-	}
-	expectCount(t, "logins", &handler.logins, calls-1) // one met the answer 404
-	if got := status(); got.Protocol != rpc.ProtocolGRPC || got.InFlight != 0 {
-		t.Errorf("status %+v", got)
+	for name, other := range map[string]http.Handler{
+		"text": http.NotFoundHandler(), "a gateway's JSON": healthAnswer(http.StatusNotFound, "application/json", `{"message":"no route"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			handler := &authHandler{}
+			proxy := startStripper(t, startHTTP(t, byContentType(handler.mount(), other), http2Only).Listener.Addr().String())
+			transport, status := only(t, proxy.addr, nil)
+			calls := int64(0)
+			for ; calls < 1000 && !hasChange(transport, "does not answer to Connect/JSON either"); calls++ {
+				if err := login(t.Context(), transport); err == nil {
+					t.Fatal("succeeded without trailers")
+				}
+			}
+			if calls == 1000 {
+				t.Errorf("never tried by Connect/JSON: %+v", transport.Status())
+			}
+			expectCount(t, "logins", &handler.logins, calls-1) // one met the answer 404
+			if got := status(); got.Protocol != rpc.ProtocolGRPC || got.InFlight != 0 {
+				t.Errorf("status %+v", got)
+			}
+		})
 	}
 }
 

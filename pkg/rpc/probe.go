@@ -29,33 +29,76 @@ func (i *instance) probe(ctx context.Context, spoken Protocol) (err error) {
 		i.lastProbe.Store(&result)
 	}()
 	name := i.described.Load().Metadata[registry.MetadataHealth]
-	shown, err := probe(ctx, i.wireFor(spoken), name)
+	got := check(ctx, i.wireFor(spoken), name)
 	if spoken != ProtocolAuto {
-		return err
+		return got.failure()
 	}
-	i.fallback.listen(shown, err, result.At)
-	if shown != grpcclient.Blocked {
-		return err
+	i.fallback.listen(got.shown(), got.err, result.At)
+	if got.shown() != grpcclient.Blocked {
+		return got.failure()
 	}
-	evidence := err
-	if _, err = probe(ctx, &i.http, name); err == nil {
+	evidence := got.err
+	got = check(ctx, &i.http, name)
+	if got.answered() {
 		i.fallback.learn(evidence)
 	}
-	return err
+	return got.failure()
 }
 
-// probe asks by one protocol. It also returns what that shows of whether gRPC gets through.
-func probe(ctx context.Context, chosen *wire, name string) (grpcclient.Evidence, error) {
-	line := &direct{wire: chosen, exchange: &exchange{}}
+// check asks an instance for its health by one protocol.
+func check(ctx context.Context, by *wire, name string) checked {
+	line := &direct{wire: by, exchange: &exchange{}}
 	status, err := CheckHealth(ctx, line, name)
-	shown := line.shown(err)
+	return checked{line: line, status: status, err: err}
+}
+
+// checked is what came of asking for health.
+type checked struct {
+	line   *direct
+	status HealthStatus
+	err    error
+}
+
+// failure is why the instance is not to be given calls; nil if nothing was found to be wrong.
+func (c checked) failure() error {
 	switch {
-	case err != nil && !line.offersNone(err):
-		return shown, fmt.Errorf("health by %s: %w", chosen.protocol, err)
-	case err == nil && status != HealthServing && status != HealthServiceUnknown:
-		return shown, fmt.Errorf("health by %s: the instance is %v", chosen.protocol, status)
+	case c.err != nil && !c.offersNone():
+		return fmt.Errorf("health by %s: %w", c.line.wire.protocol, c.err)
+	case c.err == nil && c.status != HealthServing && c.status != HealthServiceUnknown:
+		return fmt.Errorf("health by %s: the instance is %v", c.line.wire.protocol, c.status)
 	default:
-		return shown, nil
+		return nil
+	}
+}
+
+// answered reports whether the service itself answered in the protocol, be it with an error.
+func (c checked) answered() bool { return c.err == nil || isRemote(c.err) }
+
+// shown returns what that shows of whether gRPC gets through.
+func (c checked) shown() grpcclient.Evidence {
+	if errors.Is(c.err, pool.ErrNotHTTP2) {
+		return grpcclient.Blocked
+	}
+	return c.line.exchange.shown()
+}
+
+// offersNone reports whether there was an answer that says nothing of the instance's health: that it does not offer the service, or not to this
+// client. It may be that of a gateway, which lets no health through though calls pass: an instance behind it would else never be re-admitted.
+func (c checked) offersNone() bool {
+	if c.line.exchange.response == nil {
+		return false
+	}
+	switch c.line.exchange.response.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	switch connect.CodeOf(c.err) {
+	case connect.CodeUnimplemented:
+		return true
+	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+		return c.line.exchange.answered
+	default:
+		return false
 	}
 }
 
@@ -86,39 +129,16 @@ func (d *direct) NewClientStream(ctx context.Context, spec connect.Spec) (connec
 	return &directStream{ClientStream: stream, exchange: d.exchange}, nil
 }
 
-// shown returns what the exchange, which ended by err, shows of whether gRPC gets through.
-func (d *direct) shown(err error) grpcclient.Evidence {
-	if errors.Is(err, pool.ErrNotHTTP2) {
-		return grpcclient.Blocked
-	}
-	return d.exchange.shown()
-}
-
-// offersNone reports whether there was an answer that says nothing of the instance's health: that it does not offer the service, or not to this
-// client. It may be that of a gateway, which lets no health through though calls pass: an instance behind it would else never be re-admitted.
-func (d *direct) offersNone(err error) bool {
-	if d.exchange.response == nil {
-		return false
-	}
-	switch d.exchange.response.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return true
-	}
-	switch connect.CodeOf(err) {
-	case connect.CodeUnimplemented:
-		return true
-	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
-		return d.exchange.answered
-	default:
-		return false
-	}
-}
-
 // directStream gives its connection back when it is closed.
 type directStream struct {
 	connect.ClientStream
 
 	exchange *exchange
+}
+
+// Receive has no answer pass for the service's that is not.
+func (s *directStream) Receive(message any) error {
+	return s.exchange.attributed(s.ClientStream.Receive(message))
 }
 
 // Close gives back a connection that was not used before the stream is closed, which would send a request without a message.

@@ -121,37 +121,40 @@ func TestProbeOthers(t *testing.T) {
 		speaks  protocols
 		spoken  rpc.Protocol
 		want    string
+		learned bool // that gRPC provably does not get through, and that the other protocol does
 	}{
-		{"connect without health", noHealth, http1And2, auto, ""},
-		{"connect without health", noHealth, http1And2, onlyGRPC, ""},
-		{"connect without health", noHealth, http1And2, onlyHTTP, ""},
-		{"connect without health over HTTP/1.1", noHealth, http1Only, auto, ""},
-		{"connect without health over HTTP/1.1", noHealth, http1Only, onlyGRPC, "does not speak HTTP/2"},
-		{"well over HTTP/1.1", serving, http1Only, auto, ""},
-		{"ill over HTTP/1.1", ill, http1Only, auto, "health by http: the instance is NOT_SERVING"},
-		{"a proxy that lets no gRPC through", noGRPC, http1And2, auto, ""},
-		{"a proxy that lets no gRPC through", noGRPC, http1And2, onlyGRPC, "415"},
-		{"ill behind such a proxy", noGRPCIll, http1And2, auto, "health by http: the instance is NOT_SERVING"},
-		{"wants a token", wantsToken, http1And2, onlyGRPC, ""},
-		{"wants a token", wantsToken, http1And2, onlyHTTP, ""},
-		{"status unknown", healthAnswer(200, "application/json", `{}`), http1And2, onlyHTTP, "the instance is UNKNOWN"},
-		{"a gateway says 401", healthAnswer(401, "text/plain", "who?"), http1And2, onlyHTTP, ""},
-		{"a gateway says 403", healthAnswer(403, "text/html", "no"), http1And2, onlyGRPC, ""},
-		{"a gateway says 405", healthAnswer(405, "text/html", "no"), http1Only, auto, ""},
-		{"a gateway says 501", healthAnswer(501, "text/html", "no"), http1And2, onlyHTTP, ""},
-		{"a gateway says 500", healthAnswer(500, "text/html", "bad"), http1And2, onlyHTTP, "500"},
-		{"a gateway says 502", healthAnswer(502, "text/html", "bad"), http1And2, onlyHTTP, "502"},
-		{"a gateway says 503", healthAnswer(503, "text/html", "bad"), http1And2, onlyGRPC, "503"},
-		{"unavailable", healthAnswer(503, "application/json", `{"code":"unavailable","message":"later"}`), http1And2, onlyHTTP, "later"},
-		{"not JSON", healthAnswer(200, "application/json", `<html>`), http1And2, onlyHTTP, "health by http"},
+		{"connect without health", noHealth, http1And2, auto, "", false},
+		{"connect without health", noHealth, http1And2, onlyGRPC, "", false},
+		{"connect without health", noHealth, http1And2, onlyHTTP, "", false},
+		{"connect without health over HTTP/1.1", noHealth, http1Only, auto, "", false}, // the answer is the router's
+		{"connect without health over HTTP/1.1", noHealth, http1Only, onlyGRPC, "does not speak HTTP/2", false},
+		{"well over HTTP/1.1", serving, http1Only, auto, "", true},
+		{"ill over HTTP/1.1", ill, http1Only, auto, "health by http: the instance is NOT_SERVING", true},
+		{"a proxy that lets no gRPC through", noGRPC, http1And2, auto, "", true},
+		{"a proxy that lets no gRPC through", noGRPC, http1And2, onlyGRPC, "415", false},
+		{"ill behind such a proxy", noGRPCIll, http1And2, auto, "health by http: the instance is NOT_SERVING", true},
+		{"wants a token", wantsToken, http1And2, onlyGRPC, "", false},
+		{"wants a token", wantsToken, http1And2, onlyHTTP, "", false},
+		{"status unknown", healthAnswer(200, "application/json", `{}`), http1And2, onlyHTTP, "the instance is UNKNOWN", false},
+		{"a gateway says 401", healthAnswer(401, "text/plain", "who?"), http1And2, onlyHTTP, "", false},
+		{"a gateway says 403", healthAnswer(403, "text/html", "no"), http1And2, onlyGRPC, "", false},
+		{"a gateway says 405", healthAnswer(405, "text/html", "no"), http1Only, auto, "", false},
+		{"a gateway says 404 in JSON", healthAnswer(404, "application/json", `{"message":"no route"}`), http1Only, auto, "", false},
+		{"a gateway says 403 in JSON", healthAnswer(403, "application/json", `{"error":"forbidden"}`), http1Only, auto, "", false},
+		{"a gateway says 500 in JSON", healthAnswer(500, "application/json", `{"message":"bad"}`), http1Only, auto, "500 Internal Server Error: bad", false},
+		{"a gateway says 501", healthAnswer(501, "text/html", "no"), http1And2, onlyHTTP, "", false},
+		{"a gateway says 500", healthAnswer(500, "text/html", "bad"), http1And2, onlyHTTP, "500", false},
+		{"a gateway says 502", healthAnswer(502, "text/html", "bad"), http1And2, onlyHTTP, "502", false},
+		{"a gateway says 503", healthAnswer(503, "text/html", "bad"), http1And2, onlyGRPC, "503", false},
+		{"unavailable", healthAnswer(503, "application/json", `{"code":"unavailable","message":"later"}`), http1And2, onlyHTTP, "later", false},
+		{"not JSON", healthAnswer(200, "application/json", `<html>`), http1And2, onlyHTTP, "health by http", false},
 	} {
 		t.Run(row.name+" by "+string(row.spoken), func(t *testing.T) {
 			server := startHTTP(t, row.handler, row.speaks)
 			probed := newProbed(t, instanceAt(t, "a", server.Listener.Addr().String()))
 			expectProbe(t, probed, row.spoken, patience, row.want)
-			// gRPC proved not to get through, and the other protocol to.
-			if learned := row.want == "" && row.spoken == auto && (row.speaks == http1Only || strings.HasPrefix(row.name, "a proxy")); probed.SpeaksHTTP() != learned {
-				t.Errorf("spoken to over HTTP/1.1: %t, want %t", probed.SpeaksHTTP(), learned)
+			if probed.SpeaksHTTP() != row.learned {
+				t.Errorf("spoken to over HTTP/1.1: %t, want %t", probed.SpeaksHTTP(), row.learned)
 			}
 		})
 	}

@@ -87,6 +87,20 @@ func (e *exchange) takeEvidence() grpcclient.Evidence {
 	return grpcclient.Evidence(e.evidence.Swap(int32(grpcclient.None)))
 }
 
+// attributed has the error of something before the service not pass for the service's own: connecthttp takes any JSON for a Connect error, and makes
+// up its code from the HTTP status.
+func (e *exchange) attributed(err error) error {
+	foreign, ok := errors.AsType[*connect.Error](err)
+	if !ok || !foreign.IsRemote() || e.answered {
+		return err
+	}
+	text := e.response.Status
+	if message := foreign.Message(); message != "" {
+		text += ": " + message
+	}
+	return connect.NewError(foreign.Code(), text)
+}
+
 // timeoutRounding is by how much a deadline may be shortened when it is written into a request's header, at least a millisecond in
 // Connect-Timeout-Ms.
 const timeoutRounding = 2 * time.Millisecond

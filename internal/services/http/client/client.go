@@ -3,9 +3,6 @@
 package client
 
 import (
-	"net/http"
-	"strings"
-
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 
@@ -20,11 +17,4 @@ const Connection = pool.HTTP1
 func Options() []connecthttp.Option {
 	// connecthttp makes a binary codec for each call if it is given none.
 	return []connecthttp.Option{connecthttp.WithCodecs(jsoncodec.New(), connectproto.NewBinaryCodec()), connecthttp.WithProtoJSON()}
-}
-
-// Answered reports whether a response has the form of a Connect server's, and not that of something on the way to it: JSON, be it a success or an
-// error (https://connectrpc.com/docs/protocol#unary-response), or a stream of it.
-func Answered(response *http.Response) bool {
-	contentType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
-	return contentType == "application/json" || contentType == "application/connect+json" && response.StatusCode == http.StatusOK
 }
