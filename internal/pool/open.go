@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,7 +12,10 @@ import (
 // redialPause is how long no further connection is opened after one failed beside others that work.
 const redialPause = time.Second
 
-var errShortLived = errors.New("the peer closed the connection before its first call")
+var (
+	errShortLived = errors.New("the peer closed the connection before its first call")
+	errOutdated   = errors.New("the dial was given up, see Redial")
+)
 
 // grow opens connections for those who wait, as far as that is allowed and called for. It reports false if a slot has come free
 // meanwhile. HTTP/2 connections are opened one at a time, because one may serve all who wait.
@@ -51,7 +55,8 @@ func (p *Pool) liveLocked() int {
 func (p *Pool) dialLocked(budget time.Duration) {
 	p.dialing++
 	p.dialed++
-	p.dials.Go(func() { p.openOne(budget) })
+	ctx := p.ctx
+	p.dials.Go(func() { p.openOne(ctx, budget) })
 }
 
 // anyFreeLocked reports whether a connection has a slot now, so that callers who queued behind a dial do not each add another.
@@ -59,9 +64,10 @@ func (p *Pool) anyFreeLocked() bool {
 	return slices.ContainsFunc(*p.ready.Load(), func(conn *Conn) bool { return conn.Usable() && conn.client.Available() > 0 })
 }
 
-// openOne opens one connection and serves those who wait.
-func (p *Pool) openOne(budget time.Duration) {
-	observed, client, err := p.dialer.dial(p.ctx, budget)
+// openOne opens one connection and serves those who wait. What came of it is nobody's, and no failure, if ctx ended meanwhile; others are then opened
+// in its place.
+func (p *Pool) openOne(ctx context.Context, budget time.Duration) {
+	observed, client, err := p.dialer.dial(ctx, budget)
 	var conn *Conn
 	if err == nil {
 		conn = p.newConn(observed, client)
@@ -71,13 +77,18 @@ func (p *Pool) openOne(budget time.Duration) {
 	switch {
 	case p.closed:
 		err = ErrClosed
+	case ctx.Err() != nil:
+		err = errOutdated
 	case err == nil && !conn.Usable():
 		err = fmt.Errorf("dial %s: %w", p.config.Addr, errShortLived)
 	}
 	var succeeded *Conn
-	if err == nil {
+	switch {
+	case err == nil:
 		succeeded = p.publishLocked(conn)
-	} else {
+	case errors.Is(err, errOutdated):
+		p.refillLocked()
+	default:
 		p.dialFailedLocked(err)
 	}
 	p.mu.Unlock()

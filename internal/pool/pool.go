@@ -90,7 +90,7 @@ type Pool struct {
 	upkeep      *time.Timer     // nil until it is first needed
 	wakeAt      time.Time       // when upkeep runs next; zero if it does not
 	queueSweeps *time.Timer     // not nil while armed
-	ctx         context.Context //nolint:containedctx // the lifetime of the pool's own dials, which outlive the caller who asked first
+	ctx         context.Context //nolint:containedctx // the lifetime of dials, which outlive the caller who asked first; replaced by Redial
 	cancel      context.CancelFunc
 	dials       sync.WaitGroup
 	closeOnce   sync.Once
@@ -180,8 +180,8 @@ func (p *Pool) Close() {
 			}
 		}
 		p.failLocked(ErrClosed)
-		p.mu.Unlock()
 		p.cancel()
+		p.mu.Unlock()
 		p.dials.Wait()
 		p.mu.Lock()
 		open := p.open

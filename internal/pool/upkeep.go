@@ -2,6 +2,7 @@ package pool
 
 import (
 	"cmp"
+	"context"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -44,8 +45,21 @@ func (p *Pool) Cool() {
 	p.wakeLocked(0)
 }
 
-// Renew takes the connections there are out of use, so that further calls go over new ones. The calls on them finish.
+// Redial gives up the dials under way, and has others made in their place: whoever waits for a connection gets what is found from now on. The
+// connections there are stay in use.
+func (p *Pool) Redial() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.dialing == 0 {
+		return
+	}
+	p.cancel()
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+}
+
+// Renew takes the connections there are out of use, those being dialed included, so that further calls go over new ones. The calls on them finish.
 func (p *Pool) Renew() {
+	p.Redial()
 	for _, conn := range *p.ready.Load() {
 		conn.retire(reasonRenewed)
 	}

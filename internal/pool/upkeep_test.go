@@ -467,31 +467,3 @@ func TestCoolOfAPoolThatIsNotWarm(t *testing.T) {
 		}
 	})
 }
-
-// TestRenew: after it, calls go over new connections only. Those that were idle are closed at once, and those with calls after the last.
-func TestRenew(t *testing.T) {
-	inBubble(t, func(t *testing.T, kind pool.Kind) {
-		peer := newMemoryPeer(answering(kind))
-		p := peer.newPool(t, config("192.0.2.1:1", kind))
-		p.Renew() // of nothing
-		mustCall(t, p)
-		busy := acquire(t, p)
-		p.Renew()
-		if busy.Usable() {
-			t.Error("the connection takes further calls")
-		}
-		mustCall(t, p)
-		if _, err := call(t.Context(), busy); err != nil {
-			t.Errorf("the call that had the old connection: %v", err)
-		}
-		synctest.Wait()
-		if stats := p.Stats(); stats.Open != 1 || stats.Dials != 2 || stats.Ended != (pool.Endings{Renewed: 1}) {
-			t.Errorf("got %+v, want the old connection closed and the new one open", stats)
-		}
-		p.Renew()
-		synctest.Wait()
-		if stats := p.Stats(); stats.Open != 0 || stats.Ended != (pool.Endings{Renewed: 2}) {
-			t.Errorf("got %+v, want none", stats)
-		}
-	})
-}
