@@ -28,6 +28,9 @@ func (t *Transport) newInProcessStream(ctx context.Context, spec connect.Spec) (
 	}
 	detach := context.AfterFunc(t.ctx, cancel) // Close cuts off what outlasts its drain
 	s := &inProcessStream{ClientStream: inner, transport: t, ctx: callers}
+	if spec.StreamType == connect.StreamTypeUnary {
+		s.bounded = ctx
+	}
 	s.release = sync.OnceFunc(func() {
 		detach()
 		cancel()
@@ -45,12 +48,20 @@ type inProcessStream struct {
 
 	transport *Transport
 	ctx       context.Context //nolint:containedctx // the caller's own
+	bounded   context.Context //nolint:containedctx // the call's, if it is unary and its handler has yet to run
 	release   func()
 }
 
-// Receive releases at the end of the stream.
+// Receive releases at the end of the stream. Of a unary call it runs the handler, unless nobody waits for it any more.
 func (s *inProcessStream) Receive(message any) error {
-	err := s.ClientStream.Receive(message)
+	var err error
+	if s.bounded != nil {
+		err = outOfTime(s.bounded, "before the call was served")
+		s.bounded = nil
+	}
+	if err == nil {
+		err = s.ClientStream.Receive(message)
+	}
 	if err == nil {
 		return nil
 	}

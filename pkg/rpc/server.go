@@ -35,13 +35,16 @@ const (
 //	http.Server            deadlines of slow clients, sizes of headers, streams per connection
 //	  router               404, 405, slow bodies, drain of HTTP/1.1
 //	    connecthttp        protocols, message sizes, compression
-//	      guard            RequestTimeout, panics
+//	      guard            deadlines, panics
 //	        your connect.Server, its interceptors and handlers
 //	      grpc.health.v1, grpc.reflection
 //
 // It adds grpc.health.v1 and, by configuration, grpc.reflection, unless the given server has its own; interceptors of the given server
 // do not see these. No procedure answers GET, whatever its idempotency level: the request message would be in the URL, which is logged
 // everywhere. All methods are safe for concurrent use. A server is started once and stopped once.
+//
+// A call whose deadline has passed, or whose caller has gone, is not begun, nor handed a message that arrived too late. The deadline is the
+// caller's, or that of RequestTimeout if it is earlier; it is in the handler's context, from which the handler's own calls inherit it.
 type Server struct {
 	config   ServerConfig
 	logger   *slog.Logger

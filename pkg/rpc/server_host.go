@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect/v2"
@@ -54,9 +53,9 @@ func (s *Server) dispatchUnknown(ctx context.Context, spec connect.Spec, stream 
 	return err
 }
 
-// guard bounds unary calls by RequestTimeout and turns a panic into an error.
+// guard serves a call by next within its time, and turns a panic into an error.
 func (s *Server) guard(next connect.ServerFunc) connect.ServerFunc {
-	limit := s.config.RequestTimeout
+	next = s.inTime(next)
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
 		defer func() {
 			if reason := recover(); reason != nil {
@@ -67,21 +66,7 @@ func (s *Server) guard(next connect.ServerFunc) connect.ServerFunc {
 				err = connect.NewError(connect.CodeInternal, "the handler panicked")
 			}
 		}()
-		if limit == 0 || spec.StreamType != connect.StreamTypeUnary {
-			return next(ctx, spec, stream)
-		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
-			return next(ctx, spec, stream) // the client gives it no more time than that itself
-		}
-		bounded, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		err = next(bounded, spec, stream)
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && bounded.Err() != nil {
-			if _, ok := errors.AsType[*connect.Error](err); !ok { // Else the handler chose its own words.
-				err = connect.Errorf(connect.CodeDeadlineExceeded, "the server's request_timeout of %s has passed", limit).WithCause(err)
-			}
-		}
-		return err
+		return next(ctx, spec, stream)
 	}
 }
 
