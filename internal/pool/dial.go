@@ -42,6 +42,7 @@ type dialer struct {
 	addr    string
 	tls     *tls.Config // nil for cleartext
 	timeout time.Duration
+	custom  func(ctx context.Context, network, addr string) (net.Conn, error) // in place of all of TCP's below; nil if it is TCP
 	net     net.Dialer
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	connect func(ctx context.Context, network, addr string) (net.Conn, error) // to an address, not to a name
@@ -51,7 +52,7 @@ type dialer struct {
 
 func newDialer(config Config, pace *pingPace) *dialer {
 	d := &dialer{
-		kind: config.Kind, addr: config.Addr, timeout: config.DialTimeout, pace: pace, lookup: net.DefaultResolver.LookupNetIP,
+		kind: config.Kind, addr: config.Addr, timeout: config.DialTimeout, custom: config.Dial, pace: pace, lookup: net.DefaultResolver.LookupNetIP,
 		net: net.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
 			Control:         boundUnacknowledged,

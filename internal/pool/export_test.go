@@ -1,10 +1,5 @@
 package pool
 
-import (
-	"context"
-	"net"
-)
-
 // Queued returns how many callers wait for a connection.
 func (p *Pool) Queued() int { return int(p.queued.Load()) }
 
@@ -13,13 +8,6 @@ func (p *Pool) DialFailed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.noDialBefore.IsZero()
-}
-
-// NewOver returns a pool whose connections are opened by connect, in place of the kernel.
-func NewOver(config Config, connect func(ctx context.Context, network, addr string) (net.Conn, error)) *Pool {
-	p := New(config)
-	p.dialer.connect = connect
-	return p
 }
 
 // Sleeps reports whether the pool has set no timer.

@@ -33,7 +33,8 @@ func newMemoryPeer(script func(number int64, conn net.Conn) error) *memoryPeer {
 // newPool returns a pool of the peer's, which the bubble closes.
 func (m *memoryPeer) newPool(t *testing.T, config pool.Config) *pool.Pool {
 	t.Helper()
-	p := pool.NewOver(config, m.connect)
+	config.Dial = m.connect
+	p := pool.New(config)
 	t.Cleanup(p.Close)
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,9 @@ type Config struct {
 	Addr string
 	// TLS protects the connections; nil for cleartext. An empty ServerName means the host of Addr.
 	TLS *tls.Config
+	// Dial, if not nil, opens the connections to Addr in place of TCP: without its keep-alives, and without the race of a name's addresses. It is
+	// given the network "tcp". TLS is spoken on what it returns.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// MaxConnections bounds the connections that take calls, those being dialed included. Not counted are connections that only finish the
 	// calls they have, and one whose age is up and which takes calls until its successor is there.
 	MaxConnections int

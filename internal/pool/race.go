@@ -11,12 +11,19 @@ import (
 // attemptDelay is for how long one address of a name is tried alone (RFC 8305, section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// reach opens a TCP connection to the dialer's address.
+// reach opens a connection to the dialer's address, by TCP unless another way was configured.
 //
 // A name's addresses are raced (RFC 8305, "happy eyeballs"): the families by turns, the next address when the one before has failed or has
 // had its head start. [net.Dialer] races the families alone, and gives a dead address at least 2 s before it tries another of its family:
 // as much as all of a dial has by default.
 func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
+	if d.custom != nil {
+		conn, err := d.custom(ctx, "tcp", d.addr)
+		if err != nil {
+			return nil, fmt.Errorf("dial %s: %w", d.addr, err)
+		}
+		return conn, nil
+	}
 	host, port, err := net.SplitHostPort(d.addr)
 	if err != nil || host == "" {
 		return d.connect(ctx, "tcp", d.addr) // which knows what to make of it

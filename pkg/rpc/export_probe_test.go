@@ -13,7 +13,7 @@ type Probed struct{ instance *instance }
 
 // NewProbed returns the instance without connections.
 func NewProbed(described registry.Instance, config *ClientConfig) *Probed {
-	return &Probed{newInstance(described, config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil, nil)}
+	return &Probed{newInstance(described, config, opening{}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, nil)}
 }
 
 // Probe probes it.

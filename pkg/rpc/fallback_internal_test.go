@@ -65,7 +65,7 @@ func inFallback(t *testing.T, metadata map[string]string, test func(t *testing.T
 		config := DefaultClientConfig()
 		owner := newFallbackProbes(defaultFallbackPace())
 		described := registry.Instance{ID: "a", Host: "192.0.2.1", Port: 1, Metadata: metadata}
-		i := newInstance(described, &config, nil, &changes{logger: slog.New(slog.DiscardHandler)}, nil, owner)
+		i := newInstance(described, &config, opening{}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, owner)
 		probes := &script{}
 		i.fallback.ask = probes.ask
 		defer i.close()

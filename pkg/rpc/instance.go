@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +49,12 @@ type instance struct {
 	closeOnce sync.Once
 }
 
+// opening is how connections are opened.
+type opening struct {
+	tls  *tls.Config                                                       // nil for cleartext
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil for TCP
+}
+
 // wire is one protocol to one instance.
 type wire struct {
 	protocol  Protocol
@@ -66,11 +74,11 @@ func keyOf(described registry.Instance) instanceKey {
 const protocolHint = "protocol"
 
 func newInstance(
-	described registry.Instance, config *ClientConfig, security *tls.Config, changes *changes, prober *prober, probes *fallbackProbes,
+	described registry.Instance, config *ClientConfig, opening opening, changes *changes, prober *prober, probes *fallbackProbes,
 ) *instance {
 	i := &instance{id: described.ID, addr: described.Addr(), changes: changes, stats: balancer.NewStats(config.Balancer.internal())}
 	i.described.Store(&described)
-	i.newWire = func(protocol Protocol) wire { return newWire(protocol, i.addr, config, security) }
+	i.newWire = func(protocol Protocol) wire { return newWire(protocol, i.addr, config, opening) }
 	i.grpc, i.http = i.newWire(ProtocolGRPC), i.newWire(ProtocolHTTP)
 	i.fallback = newFallback(i, hintOf(described), probes)
 	if prober != nil {
@@ -131,9 +139,9 @@ func (i *instance) describe(next registry.Instance) {
 	}
 }
 
-func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls.Config) wire {
+func newWire(protocol Protocol, addr string, config *ClientConfig, opening opening) wire {
 	connections := pool.Config{
-		Kind: grpcclient.Connection, Addr: addr, TLS: security,
+		Kind: grpcclient.Connection, Addr: addr, TLS: opening.tls, Dial: opening.dial,
 		MaxConnections: config.Pool.MaxConnections, MinConnections: config.Pool.MinConnections,
 		DialTimeout: config.Pool.DialTimeout, IdleTimeout: config.Pool.IdleTimeout, MaxAge: config.Pool.MaxAge,
 		PingInterval: config.Pool.PingInterval, PingTimeout: config.Pool.PingTimeout,
@@ -154,7 +162,7 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, security *tls
 		doer = httpDoer{answered: httpclient.Answered, wholeMessages: true}
 	}
 	scheme := "http://"
-	if security != nil {
+	if opening.tls != nil {
 		scheme = "https://"
 	}
 	return wire{protocol: protocol, pool: pool.New(connections), transport: connecthttp.NewTransport(doer, scheme+addr, options...)}

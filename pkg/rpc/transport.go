@@ -3,10 +3,10 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,7 +29,7 @@ type Transport struct {
 	name      string // the target's text form
 	registry  registry.ServiceRegistry
 	inProcess connect.Transport // nil unless the protocol is inprocess
-	security  *tls.Config
+	opening   opening
 	logger    *slog.Logger
 	policies  *policies
 	admission *resilience.Limiter // nil if there is no bound
@@ -119,7 +119,8 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 	case reg == nil:
 		return nil, fmt.Errorf("transport to %q: no registry", target)
 	default:
-		if t.security, err = newClientTLS(settings.config.TLS); err != nil {
+		t.opening.dial = settings.dial
+		if t.opening.tls, err = newClientTLS(settings.config.TLS); err != nil {
 			return nil, fmt.Errorf("transport to %q: %w", target, err)
 		}
 		// Watching does no I/O until asked for its first set: this only has the registry check the target.
@@ -141,6 +142,7 @@ type clientSettings struct {
 	config ClientConfig
 	server *connect.Server
 	logger *slog.Logger
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	pace   fallbackPace
 }
 
@@ -162,6 +164,15 @@ func WithInProcess(server *connect.Server) Option {
 // one, and ejections that end, at info; failures of the registry, breakers, ejections and fallbacks at warn. By default nothing is logged.
 func WithLogger(logger *slog.Logger) Option {
 	return optionFunc(func(settings *clientSettings) { settings.logger = logger })
+}
+
+// WithDialer has dial open the connections to instances, in place of TCP: to a server that serves a listener of its own ([WithListener]), such as
+// one in memory, on which tests run on the clock of testing/synctest, or by another way, such as a Unix socket, a proxy or a tunnel. dial is given
+// the network "tcp" and the instance's host:port as the registry has it, be the host a name or an address. It has to return when its context ends,
+// and may be called concurrently. TLS is spoken on what it returns, as configured. Whether a peer that vanished is noticed is up to the connection,
+// or to [PoolConfig.PingInterval].
+func WithDialer(dial func(ctx context.Context, network, addr string) (net.Conn, error)) Option {
+	return optionFunc(func(settings *clientSettings) { settings.dial = dial })
 }
 
 // NewClientStream implements [connect.Transport]. Errors that concern the instances come from the stream's first Receive.

@@ -73,7 +73,7 @@ func (t *Transport) adopt(set []registry.Instance) {
 			delete(t.retired, key)
 			known.describe(described)
 		default:
-			known = newInstance(described, &t.config, t.security, &t.changes, t.prober, t.fallbacks)
+			known = newInstance(described, &t.config, t.opening, &t.changes, t.prober, t.fallbacks)
 			if !before.updated.IsZero() {
 				known.stats.StartSlowly(now) // those of the first set are all alike
 			}
