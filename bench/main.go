@@ -5,6 +5,7 @@
 //	go -C bench run . -callers 128 -only 'grpc'      # a part
 //	go -C bench run . -json > result.json            # for machines
 //	go -C bench run . picks                          # what a pick of the balancer costs
+//	go -C bench run . policies                       # what goplt's policies add to a call that succeeds at once
 //	go -C bench run . discovery                      # how soon changes in Consul are obeyed, and what watches cost: some ten minutes
 //	go -C bench run . simulate                       # what becomes of callers, instances and agents, on a clock of its own
 //

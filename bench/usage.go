@@ -19,12 +19,16 @@ type usage struct {
 func currentUsage() usage {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	used := usage{Mallocs: memory.Mallocs, Bytes: memory.TotalAlloc}
+	return usage{CPU: processTime(), Mallocs: memory.Mallocs, Bytes: memory.TotalAlloc}
+}
+
+// processTime returns for how long this process was on a CPU.
+func processTime() time.Duration {
 	var process syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &process); err == nil { // fails only on a bad address
-		used.CPU = time.Duration(process.Utime.Nano() + process.Stime.Nano())
+		return time.Duration(process.Utime.Nano() + process.Stime.Nano())
 	}
-	return used
+	return 0
 }
 
 func (u usage) since(earlier usage) usage {
