@@ -44,12 +44,13 @@ func (b *Budget) Failed() bool {
 	}
 }
 
-// Spend takes a token for an attempt beyond a call's first that no failure led to, if the bucket allows, and reports whether it did: more than half
-// of the bucket has to be left.
+// Spend takes a token for an attempt beyond a call's first that no failure led to, if the bucket allows, and reports whether it did: more than three
+// quarters of the bucket have to be left. The quarter below is for retries alone, or hedges that come too soon would take all that is ever given
+// back: what is slow costs its caller time, but what fails and is not retried fails its caller.
 func (b *Budget) Spend() bool {
 	for {
 		tokens := b.tokens.Load()
-		if tokens-tokenUnit <= b.limit/2 {
+		if tokens-tokenUnit <= b.limit/4*3 {
 			return false
 		}
 		if b.tokens.CompareAndSwap(tokens, tokens-tokenUnit) {

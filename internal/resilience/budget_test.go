@@ -130,7 +130,8 @@ func TestBudgetConcurrently(t *testing.T) {
 	}
 }
 
-// TestBudgetSpend: who has no failure to show may spend half of the bucket, and no more; asking in vain costs nothing.
+// TestBudgetSpend: who has no failure to show may spend a quarter of the bucket, and no more; asking in vain costs nothing. The next quarter is left
+// to retries.
 func TestBudgetSpend(t *testing.T) {
 	t.Parallel()
 	budget := resilience.NewBudget(10, 0.5)
@@ -140,13 +141,16 @@ func TestBudgetSpend(t *testing.T) {
 			spent++
 		}
 	}
-	if spent != 4 { // the fifth would leave the half, and more than that has to be left
-		t.Errorf("spent %d of 10 tokens, want 4", spent)
+	if spent != 2 { // the third would leave less than three quarters
+		t.Errorf("spent %d of 10 tokens, want 2", spent)
 	}
-	for round := range 10 { // from six tokens on: half a token comes with each success, and every second pays for one
+	for round := range 10 { // from eight tokens on: half a token comes with each success, and every second pays for one
 		budget.Succeeded()
-		if got, want := budget.Spend(), round%2 == 0; got != want {
+		if got, want := budget.Spend(), round%2 == 1; got != want {
 			t.Errorf("spent after success %d: %t, want %t", round+1, got, want)
 		}
+	}
+	if got := failures(budget); got != 2 { // 8 are left
+		t.Errorf("%d retries after all that could be spent, want 2", got)
 	}
 }

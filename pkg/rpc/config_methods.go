@@ -34,8 +34,9 @@ const (
 )
 
 // HedgeConfig has a unary call that is slow made once more, to another instance, without the first being given up: the first answer counts, and the
-// other attempt is cancelled. Hedged is only what is idempotent. A hedge takes a token of the retry budget as a retry does, so that hedges add no
-// more to the load than [RetryConfig.BudgetRatio] at steady state, and counts as one of [RetryConfig.MaxAttempts].
+// other attempt is cancelled. Hedged is only what is idempotent. A hedge takes a token of the retry budget, so that hedges and retries together add
+// no more to the load than [RetryConfig.BudgetRatio] at steady state, and is made only while more than three quarters of the tokens are left, so that
+// a delay too short leaves retries theirs. It counts as one of [RetryConfig.MaxAttempts].
 type HedgeConfig struct {
 	// Delay is how long an attempt may go without an answer before the next is made beside it. With a Quantile, it is the least delay. 0 without a
 	// Quantile means that calls are not hedged. Default 0.

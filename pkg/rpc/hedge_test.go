@@ -229,7 +229,7 @@ func TestNoHedge(t *testing.T) {
 		{"three attempts", 5, validate, nil, 3},
 		{"five attempts", 5, validate, func(config *rpc.ClientConfig) { config.Retry.MaxAttempts = 5 }, 5},
 		{"no budget", 5, validate, func(config *rpc.ClientConfig) { config.Retry.BudgetTokens = 1 }, 1},
-		{"a budget for one", 5, validate, func(config *rpc.ClientConfig) { config.Retry.BudgetTokens = 4 }, 2},
+		{"a budget for one", 5, validate, func(config *rpc.ClientConfig) { config.Retry.BudgetTokens = 5 }, 2},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			released := make(chan struct{})
