@@ -20,7 +20,7 @@ func measurements() []measurement {
 		{"picks", "what a pick of the balancer costs, by policy and number of instances", runPicks},
 		{"policies", "what goplt's policies add to a call that succeeds at once, beside the bare wire", runPolicies},
 		{"discovery", "how soon clients obey what changes in a real Consul, and what their watches cost", runDiscovery},
-		{"simulate", "what the balancer does to callers and instances, and a restart to an agent of Consul, on a clock of their own", runSimulate},
+		{"simulate", "what balancer, retries and hedges do to callers and instances, and a restart to an agent of Consul, in virtual time", runSimulate},
 	}
 }
 
