@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/0x1d/goplt/internal/testprocess"
 )
 
 // ManagementToken is the token of an agent with access control that may do everything.
@@ -126,7 +128,7 @@ func (a *Agent) run() {
 	defer log.Close()                                    // the process has its own
 	process := exec.Command(mustCommand(a.t), a.args...) //nolint:noctx // its end is Stop or Kill, called when the test means to
 	process.Stdout, process.Stderr = log, log
-	endWithParent(process)
+	testprocess.EndWithParent(process)
 	if err := process.Start(); err != nil {
 		a.t.Fatalf("start consul: %v", err)
 	}

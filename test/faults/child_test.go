@@ -3,21 +3,19 @@
 package faults_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	connectrpc "connectrpc.com/connect/v2"
 
 	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
+	"github.com/0x1d/goplt/internal/testprocess"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -54,61 +52,22 @@ func serveAsChild() {
 
 // child is an instance in a process of its own.
 type child struct {
-	addr string
+	*testprocess.Child
 
-	cmd     *exec.Cmd
-	reading sync.WaitGroup
+	addr string
 }
 
 // startChild starts an instance and waits until it listens. The process ends with the test.
 func startChild(t testing.TB, executions *ledger) *child {
 	t.Helper()
-	c := &child{cmd: exec.CommandContext(context.Background(), os.Args[0])}
-	c.cmd.Env = append(os.Environ(), childVariable+"=1")
-	c.cmd.Stderr = os.Stderr
-	stdin, err := c.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stdout)
-	if lines.Scan() {
-		c.addr, _ = strings.CutPrefix(lines.Text(), "listening on ")
-	}
-	c.reading.Go(func() {
-		for lines.Scan() {
-			if id, ok := strings.CutPrefix(lines.Text(), "executed "); ok {
-				executions.note(id)
-			}
+	process, ready := testprocess.StartChild(t, childVariable+"=1", func(line string) {
+		if id, ok := strings.CutPrefix(line, "executed "); ok {
+			executions.note(id)
 		}
 	})
-	t.Cleanup(func() {
-		_ = c.cmd.Process.Kill()
-		c.reading.Wait()
-		_ = stdin.Close()
-		_ = c.cmd.Wait() // that it was killed
-	})
-	if c.addr == "" {
+	addr, ok := strings.CutPrefix(ready, "listening on ")
+	if !ok {
 		t.Fatal("an instance in a process of its own does not start")
 	}
-	return c
-}
-
-// pause stops the process in whatever it does; its connections stay open.
-func (c *child) pause(t testing.TB) { c.signal(t, syscall.SIGSTOP) }
-
-// goOn lets a paused process go on.
-func (c *child) goOn(t testing.TB) { c.signal(t, syscall.SIGCONT) }
-
-func (c *child) signal(t testing.TB, signal syscall.Signal) {
-	t.Helper()
-	if err := c.cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
-	}
+	return &child{process, addr}
 }

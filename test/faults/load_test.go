@@ -83,7 +83,7 @@ func (o outcome) check(t testing.TB, executions *ledger) {
 	if times := executions.executions(o.id); o.kind == unrepeatable && times > 1 {
 		t.Errorf("%s, which is not idempotent, was executed %d times", o.id, times)
 	}
-	if late := o.ended.Sub(o.deadline); late > most || late > tolerance && late-stalls.between(o.deadline, o.ended) > tolerance {
+	if late := o.ended.Sub(o.deadline); late > most || late > tolerance && late-stalls.Between(o.deadline, o.ended) > tolerance {
 		t.Errorf("%s ended %v after its deadline: %v", o.id, late, o.err)
 	}
 }

@@ -12,10 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/0x1d/goplt/internal/testprocess"
 )
 
 var long = flag.Bool("faults.long", false, "make outages as long as the fault matrix has them")
+
+// stalls tells of any call's lateness whether the machine's is to blame.
+var stalls testprocess.Stalls
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
@@ -29,37 +32,17 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	before := openFiles()
-	endWatch := stalls.watch()
+	before := testprocess.OpenFiles()
+	endWatch := stalls.Watch()
 	status := m.Run()
 	endWatch()
 	if status == 0 {
-		status = expectNothingLeft(before)
-	}
-	os.Exit(status)
-}
-
-// expectNothingLeft returns the exit status 1 if the tests left goroutines or files behind.
-func expectNothingLeft(files int) int {
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines are left:", err)
-		return 1
-	}
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for deadline := time.Now().Add(10 * time.Second); openFiles() > files; <-ticker.C { // a socket is gone some time after it was closed
-		if time.Now().After(deadline) {
-			fmt.Fprintf(os.Stderr, "%d files are open, %d were before the tests\n", openFiles(), files)
-			return 1
+		if err := testprocess.ExpectNothingLeft(before); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
 		}
 	}
-	return 0
-}
-
-// openFiles returns how many files and sockets the process has open, 0 where the system does not say.
-func openFiles() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
+	os.Exit(status)
 }
 
 // row begins a test of a row. It runs beside others, and must leave no goroutine behind: those that it starts are told from others' by their label,
@@ -135,5 +118,14 @@ func pass(t testing.TB, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-t.Context().Done():
+	}
+}
+
+// expectWithin fails unless what began is over in time, not counting what the machine had to wait.
+func expectWithin(t testing.TB, limit time.Duration, began time.Time, what string) {
+	t.Helper()
+	ended := time.Now()
+	if took := ended.Sub(began); took > limit && took-stalls.Between(began, ended) > limit {
+		t.Errorf("%s took %v, want at most %v", what, took, limit)
 	}
 }

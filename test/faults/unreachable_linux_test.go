@@ -176,13 +176,13 @@ func TestRow23ServerStopped(t *testing.T) {
 	}
 	await(t, "calls to all", func() bool { return served() > 20 })
 
-	process.pause(t)
+	process.Pause()
 	await(t, "calls to run into their deadlines", func() bool { return l.failed() > 0 })
 	awaitKeptOut(t, transport, l, instanceID(2))
 	patient := startLoad(t, transport, executions, idempotent, 10*time.Second)
 	patient.goOn(t, 100)
 
-	process.goOn(t)
+	process.Continue()
 	before := served()
 	await(t, "calls to the instance that is back", func() bool { return served() > before+20 })
 	patient.mustSucceed(t)

@@ -1,37 +1,36 @@
-//go:build integration
-
-package faults_test
+package testprocess
 
 import (
 	"fmt"
 	"os"
 	"slices"
 	"sync"
-	"testing"
 	"time"
 )
 
-// stalls tells how long things had to wait for a processor, on a machine that has other things to do or does not get to run itself: a call could not
-// have ended in that time. On an idle machine it is nothing, and the deadlines are what they say.
-var stalls stallLog
-
-// stallTick is how often the log is written.
-const stallTick = 5 * time.Millisecond
-
-// stallLog keeps how long there was waiting until when.
-type stallLog struct {
+// Stalls tells how long things had to wait for a processor, on a machine that has other things to do or does not get to run itself: a call could not
+// have ended in that time. On an idle machine it is nothing, and the deadlines are what they say. The zero value is ready to [Stalls.Watch]. Safe for
+// concurrent use.
+type Stalls struct {
 	mu      sync.Mutex
 	late    time.Duration // by which the log was written late, in all
 	entries []stallEntry
 }
 
+// stallTick is how often the log is written, and stallsKept how many entries are kept at least: those of a quarter of an hour.
+const (
+	stallTick  = 5 * time.Millisecond
+	stallsKept = int(15 * time.Minute / stallTick)
+)
+
+// stallEntry keeps how long there was waiting until when.
 type stallEntry struct {
 	at    time.Time
 	total time.Duration
 }
 
-// watch keeps the log until the function returned is called.
-func (s *stallLog) watch() (end func()) {
+// Watch keeps the log until the function returned is called.
+func (s *Stalls) Watch() (end func()) {
 	stop := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -52,12 +51,15 @@ func (s *stallLog) watch() (end func()) {
 	}
 }
 
-func (s *stallLog) write() {
+func (s *Stalls) write() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	if last := len(s.entries) - 1; last >= 0 {
 		s.late += max(0, now.Sub(s.entries[last].at)-stallTick)
+	}
+	if len(s.entries) == 2*stallsKept {
+		s.entries = append(s.entries[:0], s.entries[stallsKept:]...)
 	}
 	s.entries = append(s.entries, stallEntry{now, s.late + pressure()})
 }
@@ -71,8 +73,8 @@ func pressure() time.Duration {
 	return time.Duration(micros) * time.Microsecond
 }
 
-// between returns how long there was waiting within a time that is over.
-func (s *stallLog) between(from, to time.Time) time.Duration {
+// Between returns how long there was waiting within a time that is over.
+func (s *Stalls) Between(from, to time.Time) time.Duration {
 	s.write()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,13 +84,4 @@ func (s *stallLog) between(from, to time.Time) time.Duration {
 	}
 	first, last := max(0, at(from)-1), min(at(to), len(s.entries)-1)
 	return max(0, s.entries[last].total-s.entries[first].total)
-}
-
-// expectWithin fails unless what began is over in time, not counting what the machine had to wait.
-func expectWithin(t testing.TB, limit time.Duration, began time.Time, what string) {
-	t.Helper()
-	ended := time.Now()
-	if took := ended.Sub(began); took > limit && took-stalls.between(began, ended) > limit {
-		t.Errorf("%s took %v, want at most %v", what, took, limit)
-	}
 }
