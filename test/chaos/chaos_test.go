@@ -1,0 +1,198 @@
+//go:build integration && linux
+
+package chaos_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/0x1d/goplt"
+	"github.com/0x1d/goplt/internal/consultest"
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// fleet is what the instances of a run are.
+var fleet = []traits{
+	{},
+	{behindGateway: true},
+	{ownProcess: true},
+	{ownProcess: true, behindGateway: true},
+	{behindGateway: true},
+	{ownProcess: true},
+}
+
+// leastIdempotent is the share of idempotent calls that have to succeed.
+const leastIdempotent = 0.999
+
+// TestChaos breaks what can break under calls. See the package's documentation.
+func TestChaos(t *testing.T) {
+	w := startWorld(t)
+	w.awaitKnown(t)
+	load := startLoad(w.seed, w.routes, w.ledger, w.results)
+	t.Cleanup(func() { load.end() }) // before what it needs, if the test ends early
+	w.run(t)
+	if !load.end() {
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2) // that it cannot be written
+		t.Fatalf("seed %d: callers have not returned long after their deadlines", w.seed)
+	}
+	attempts := w.endWatch()
+	w.converge(t)
+	w.close(t)
+
+	executions, _ := w.ledger.total()
+	t.Logf("seed %d, %v: %d calls and streams, %d executions\n%s", w.seed, w.length, load.made.Load(), executions, w.results.table(attempts))
+	t.Logf("faults:\n%s", w.struck())
+	t.Logf("why calls failed:\n%s", w.results.explained())
+	w.results.expectIdempotent(leastIdempotent)
+	w.expect(t)
+}
+
+// world is all that takes part in a run.
+type world struct {
+	seed      uint64
+	length    time.Duration
+	agent     *consultest.Agent
+	instances []*instance
+	routes    []route
+	ledger    *ledger
+	results   *results
+	diary     *diary
+	schedule  []fault
+	endWatch  func() map[rpc.Protocol]uint64
+
+	closeRegistry, closeServing func()
+
+	mu       sync.Mutex
+	problems int
+	active   map[int]string // what is broken now, by the fault's number
+}
+
+func startWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{seed: *seedFlag, length: *lengthFlag, active: make(map[int]string)}
+	if w.seed == 0 {
+		w.seed = rand.Uint64()
+		*seedFlag = w.seed
+	}
+	w.schedule = newSchedule(w.seed, w.length, fleet)
+	w.diary = openDiary(t, *logFlag)
+	t.Logf("seed %d: %d faults; to break the same again: go test -race -tags=integration -run TestChaos ./test/chaos -v -chaos.seed=%d -chaos.for=%v",
+		w.seed, len(w.schedule), w.seed, w.length)
+	problem := func(what string) { w.problem(t, what) }
+	w.ledger = newLedger(problem)
+	w.results = newResults(problem, w.failed)
+	w.agent = consultest.Start(t)
+	w.startInstances(t)
+	w.startRoutes(t)
+	return w
+}
+
+func (w *world) startInstances(t *testing.T) {
+	t.Helper()
+	reg, closeRegistry, err := goplt.NewRegistry(settings(w.agent.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.closeServing = closeRegistry
+	t.Cleanup(closeRegistry)
+	for number, of := range fleet {
+		w.instances = append(w.instances, newInstance(t, number+1, of, w.agent.Address, reg, w.ledger))
+	}
+}
+
+func (w *world) startRoutes(t *testing.T) {
+	t.Helper()
+	cfg := settings(w.agent.Address)
+	reg, closeRegistry, err := goplt.NewRegistry(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.closeRegistry = closeRegistry
+	t.Cleanup(closeRegistry)
+	for _, protocol := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		cfg.Defaults.Protocol = protocol
+		transport, err := goplt.NewTransport(cfg, reg, service, goplt.WithLogger(w.diary.logger(protocol)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = transport.Close() }) // what there is to say of it, close says
+		w.routes = append(w.routes, route{protocol, transport})
+	}
+	w.endWatch = watchAttempts(w.routes)
+	t.Cleanup(func() { w.endWatch() })
+}
+
+// problem reports that a promise is broken, and what is at that time.
+func (w *world) problem(t *testing.T, what string) {
+	w.mu.Lock()
+	w.problems++
+	first := w.problems <= 20
+	w.mu.Unlock()
+	text := fmt.Sprintf("%s\n\twhile %s", what, w.broken())
+	w.diary.write("PROBLEM: " + text)
+	if first {
+		t.Errorf("seed %d, at %v: %s", w.seed, w.diary.now(), text)
+	}
+}
+
+// failed is told of each call that failed.
+func (w *world) failed(made *outcome) {
+	w.diary.write(fmt.Sprintf("%s fails after %v of %v: %v; while %s", made.id, made.took.Round(time.Millisecond), made.timeout.Round(time.Millisecond),
+		made.err, w.broken()))
+}
+
+// broken says what is broken now.
+func (w *world) broken() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return cmp.Or(strings.Join(slices.Sorted(maps.Values(w.active)), "; "), "nothing is broken")
+}
+
+// struck says how many faults of each kind there were.
+func (w *world) struck() string {
+	counts := make(map[string]int)
+	for _, f := range w.schedule {
+		counts[f.kind.name]++
+	}
+	return counted(counts)
+}
+
+// close ends all, and checks what only the end tells.
+func (w *world) close(t *testing.T) {
+	t.Helper()
+	for _, by := range w.routes {
+		if err := by.transport.Close(); err != nil {
+			w.problem(t, fmt.Sprintf("closing the transport by %s: %v", by.protocol, err))
+		}
+	}
+	w.closeRegistry()
+	for _, i := range w.instances {
+		if err := i.stop(); err != nil {
+			w.problem(t, fmt.Sprintf("stopping %s: %v", i.name(), err))
+		}
+	}
+	w.closeServing()
+	w.ledger.settle(time.Now())
+	if _, open := w.ledger.total(); open > 0 {
+		w.problem(t, fmt.Sprintf("%d calls have not ended", open))
+	}
+}
+
+// expect has the test fail for problems that were not reported for their number.
+func (w *world) expect(t *testing.T) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.problems > 0 {
+		t.Errorf("seed %d: %d problems", w.seed, w.problems)
+	}
+}
