@@ -194,6 +194,32 @@ func TestFailedIsTriedAloneAgain(t *testing.T) {
 	}
 }
 
+// TestMostFail: where two that are drawn are mostly two that fail, calls go to those that serve all the same, but for one each now and then; and to those
+// that fail as well where the only one that serves has far too much to do.
+func TestMostFail(t *testing.T) {
+	t.Parallel()
+	for _, count := range []int{6, 500} {
+		f := newFleet(balancer.Config{}, equal(balancer.Config{}, count), constant(2*time.Millisecond))
+		f.call(20*count, 0)
+		f.outcome = func(at int) balancer.Outcome {
+			if at > 0 {
+				return balancer.OutcomeFailed
+			}
+			return balancer.OutcomeAnswered
+		}
+		f.call(20*count, 0) // in which it shows
+		if counts := f.call(1000, 0); counts[0] < 990-count {
+			t.Errorf("of %d of which one serves, that gets %d calls of 1000 in 2 s", count, counts[0])
+		}
+		for range 100_000 {
+			f.members[0].Stats.Begin()
+		}
+		if counts := f.call(100, 0); counts[0] > 0 {
+			t.Errorf("of %d of which one serves and has 100000 calls in flight, that gets %d of 100 more", count, counts[0])
+		}
+	}
+}
+
 // TestChanceFailuresChangeNoShares: one in fifty, at one instance only.
 func TestChanceFailuresChangeNoShares(t *testing.T) {
 	t.Parallel()

@@ -203,11 +203,30 @@ func (p *Picker) pickFrom(t *tier, now int64, random *chance, call *Call, usable
 	if p.config.Policy == P2C || p.config.Policy == LeastRequest {
 		if second := p.draw(t, now, random, first, usable); second >= 0 {
 			if challenger := int(t.choices[second].at); p.better(challenger, at, now) {
-				return challenger
+				at = challenger
 			}
 		}
 	}
+	if p.config.Policy == P2C && p.members[at].stats.failing(now) {
+		return p.surer(t, at, now, random, usable)
+	}
 	return at
+}
+
+// surer is asked for another than a member that fails. Where most members do, so do mostly both of two that are drawn, although there are others; it
+// returns one of them, unless so much is in flight there that even one that fails is to be preferred.
+func (p *Picker) surer(t *tier, than int, now int64, random *chance, usable func(at int) bool) int {
+	sure := func(at int) bool { return usable(at) && !p.members[at].stats.failing(now) }
+	var other int
+	if seat := p.draw(t, now, random, -1, sure); seat >= 0 {
+		other = int(t.choices[seat].at)
+	} else {
+		other = sample(t.choices, random, -1, sure)
+	}
+	if other < 0 || p.better(than, other, now) {
+		return than
+	}
+	return other
 }
 
 // draw returns the seat in the tier of a member that is usable, by weight and slow start, and is not the one to avoid; -1 if a few draws

@@ -102,6 +102,14 @@ func (s *Stats) EWMA() time.Duration {
 	return time.Duration(known.value())
 }
 
+// failing reports whether the latest attempts failed, several in a row, and it is not this one's turn to see whether that has changed.
+func (s *Stats) failing(now int64) bool {
+	if s.failures.Load() < doubtful {
+		return false
+	}
+	return s.inFlight.Load() > 0 || !s.stale(estimate(s.latency.Load()), s.ticks(now))
+}
+
 // StartSlowly begins a slow start, if the config has any, and forgets what was measured. It is for an instance that joins others (not for
 // those of a client's first set, which are all alike), and for one that is let in again after an ejection.
 func (s *Stats) StartSlowly(now time.Time) {
