@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,10 +24,10 @@ type Child struct {
 }
 
 // StartChild runs the test program with a variable, such as "SERVE=1", by which its TestMain knows that it is not to test. A child is to end when its
-// standard input does, and to say first of all on its standard output that it is ready, in one line, which is returned; empty if it ended before.
-// Further lines are given to said, one after the other: what was written whole is told even of a child that is killed thereafter. The child is killed
-// when the test ends.
-func StartChild(t testing.TB, variable string, said func(line string)) (child *Child, ready string) {
+// standard input does, and to say on its standard output that it is ready, in a line that begins so. What follows in that line is returned when
+// it is said, and ok is false if the child ended before. Other lines are given to said, one after the other: what was written whole is told even of a
+// child that is killed thereafter. The child is killed when the test ends.
+func StartChild(t testing.TB, variable, ready string, said func(line string)) (child *Child, detail string, ok bool) {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -48,17 +49,19 @@ func StartChild(t testing.TB, variable string, said func(line string)) (child *C
 		t.Fatal(err)
 	}
 	c.stdin = stdin
+	t.Cleanup(c.Kill)
 	lines := bufio.NewScanner(stdout)
-	if lines.Scan() {
-		ready = lines.Text()
+	for !ok && lines.Scan() {
+		if detail, ok = strings.CutPrefix(lines.Text(), ready); !ok {
+			said(lines.Text())
+		}
 	}
 	c.reading.Go(func() {
 		for lines.Scan() {
 			said(lines.Text())
 		}
 	})
-	t.Cleanup(c.Kill)
-	return c, ready
+	return c, detail, ok
 }
 
 // Kill ends the process at once, whether it runs or is paused, and returns when all that it said has been told. It does nothing to one that is over.

@@ -74,10 +74,10 @@ func (w *world) convergeBy(by route, deadline time.Time) (missing []string) {
 		err := invoke(identified(ctx, id), by.transport, idempotent, id)
 		cancel()
 		w.ledger.end(id, err == nil)
-		missing, now := w.missing(by), served(by.transport)
-		for _, i := range w.instances {
-			if now[i.proxy.Addr] <= before[i.proxy.Addr] {
-				missing = append(missing, i.name()+" is not called with success")
+		missing = w.missing(by)
+		for id, count := range served(by.transport) {
+			if count <= before[id] {
+				missing = append(missing, id+" is not called with success")
 			}
 		}
 		if len(missing) == 0 || time.Now().After(deadline) {
@@ -87,11 +87,11 @@ func (w *world) convergeBy(by route, deadline time.Time) (missing []string) {
 	}
 }
 
-// served returns how many attempts the instances served, by address.
+// served returns how many attempts the instances served, by ID.
 func served(transport *rpc.Transport) map[string]uint64 {
 	counts := make(map[string]uint64)
 	for _, known := range transport.Status().Instances {
-		counts[known.Addr] += known.Calls - known.Failures
+		counts[known.ID] = known.Calls - known.Failures
 	}
 	return counts
 }

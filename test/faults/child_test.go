@@ -60,12 +60,11 @@ type child struct {
 // startChild starts an instance and waits until it listens. The process ends with the test.
 func startChild(t testing.TB, executions *ledger) *child {
 	t.Helper()
-	process, ready := testprocess.StartChild(t, childVariable+"=1", func(line string) {
+	process, addr, ok := testprocess.StartChild(t, childVariable+"=1", "listening on ", func(line string) {
 		if id, ok := strings.CutPrefix(line, "executed "); ok {
 			executions.note(id)
 		}
 	})
-	addr, ok := strings.CutPrefix(ready, "listening on ")
 	if !ok {
 		t.Fatal("an instance in a process of its own does not start")
 	}
