@@ -31,19 +31,26 @@ type changes struct {
 	next   int
 }
 
-// notef remembers and logs a change of an instance.
+// notef remembers a change of an instance and logs it. No lock is to be held.
 func (c *changes) notef(level slog.Level, i *instance, format string, args ...any) {
+	c.rememberf(level, i, format, args...)()
+}
+
+// rememberf remembers a change of an instance and returns what logs it, for when no lock is held; see quietMutex.
+func (c *changes) rememberf(level slog.Level, i *instance, format string, args ...any) (log func()) {
 	change := Change{At: time.Now(), Instance: i.id, Addr: i.addr, What: fmt.Sprintf(format, args...)}
 	i.lastChange.Store(&change)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.latest) < maxChanges {
 		c.latest = append(c.latest, change)
 	} else {
 		c.latest[c.next] = change
 		c.next = (c.next + 1) % maxChanges
 	}
-	c.mu.Unlock()
-	c.logger.Log(context.Background(), level, "instance changed", "instance", i.id, "addr", i.addr, "what", change.What)
+	return func() {
+		c.logger.Log(context.Background(), level, "instance changed", "instance", i.id, "addr", i.addr, "what", change.What)
+	}
 }
 
 // all returns the changes remembered, the latest last.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +36,7 @@ type fallback struct {
 	// doubts counts the pieces of soft evidence since gRPC last got through.
 	doubts atomic.Int32
 
-	mu           sync.Mutex
+	mu           quietMutex
 	hint         Protocol // what the instance says of itself; empty if nothing
 	registration int      // how often it was told anew; what a probe found out before is void
 	closed       bool
@@ -52,8 +51,6 @@ type fallback struct {
 
 	reprobe  *time.Timer // not nil while what was learned is to be looked at again
 	interval time.Duration
-
-	unsaid []func() // notes of changes, for when mu is free
 }
 
 // decisiveDoubts is how many calls in a row have to show that gRPC does not get through where a probe cannot tell.
@@ -65,26 +62,15 @@ func newFallback(of *instance, hint Protocol, probes *fallbackProbes) *fallback 
 	return f
 }
 
-// noteLockedf notes a change as soon as mu is free. The log's handler is the user's: it may be slow, and it may make a call by this very transport,
-// which would tell its evidence here.
+// noteLockedf notes a change.
 func (f *fallback) noteLockedf(level slog.Level, format string, args ...any) {
-	f.unsaid = append(f.unsaid, func() { f.instance.changes.notef(level, f.instance, format, args...) })
-}
-
-// unlock frees mu and notes what changed under it.
-func (f *fallback) unlock() {
-	unsaid := f.unsaid
-	f.unsaid = nil
-	f.mu.Unlock()
-	for _, note := range unsaid {
-		note()
-	}
+	f.mu.later(f.instance.changes.rememberf(level, f.instance, format, args...))
 }
 
 // learn remembers that gRPC provably does not get through to the instance, of which its other protocol has answered.
 func (f *fallback) learn(evidence error) {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if !f.http.Load() || f.trial.Load() {
 		f.learnLocked(evidence)
 	}
@@ -116,7 +102,7 @@ func (f *fallback) doubt(evidence error, began time.Time) {
 		return
 	}
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if f.http.Load() || f.hint == ProtocolGRPC || f.closed {
 		return
 	}
@@ -144,7 +130,7 @@ func (f *fallback) trust() {
 		return
 	}
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if f.trial.Load() {
 		f.http.Store(false)
 		f.noteLockedf(slog.LevelInfo, "is spoken to by gRPC again, as it has answered with a grpc-status")
@@ -156,7 +142,7 @@ func (f *fallback) trust() {
 // tried is told how a call by Connect/JSON ended that was made where gRPC may not get through.
 func (f *fallback) tried(answered bool, err error) {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	switch {
 	case f.doubts.Load() == 0: // settled meanwhile
 	case answered && f.trial.Load():
@@ -196,7 +182,7 @@ func (f *fallback) tryLocked() {
 // blocked is told of hard evidence from an exchange that cannot be made again by Connect/JSON: whether that answers is for the next call to find out.
 func (f *fallback) blocked(evidence error) {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if f.http.Load() || f.closed || time.Now().Before(f.notBefore) { // the last because Connect/JSON has not answered lately
 		return
 	}
@@ -217,7 +203,7 @@ func (f *fallback) probe(registration int, evidence error) {
 		byHTTP, _ = f.find(ProtocolHTTP)
 	}
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if f.registration != registration {
 		return
 	}
@@ -244,7 +230,7 @@ func (f *fallback) probe(registration int, evidence error) {
 // void reports whether nothing is to be found out any more for what a registration brought.
 func (f *fallback) void(registration int) bool {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	return f.closed || f.registration != registration
 }
 
@@ -283,7 +269,7 @@ func (f *fallback) stopLocked() {
 func (f *fallback) look(registration int) {
 	found, _ := f.find(ProtocolGRPC)
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	switch {
 	case f.registration != registration || f.reprobe == nil || f.probes.ctx.Err() != nil: // forgotten, or stopped
 	case found == foundWorks:
@@ -302,7 +288,7 @@ func (f *fallback) look(registration int) {
 // differently for that.
 func (f *fallback) register(hint Protocol) bool {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	f.registration++
 	f.hint, f.probing = hint, false
 	f.settleLocked()
@@ -314,13 +300,13 @@ func (f *fallback) register(hint Protocol) bool {
 // rest ends the looking again of an instance that the registry no longer names, and wake begins it anew.
 func (f *fallback) rest() {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	f.stopLocked()
 }
 
 func (f *fallback) wake() {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	if f.probes != nil && !f.closed && f.http.Load() && !f.trial.Load() && f.hint != ProtocolHTTP {
 		f.lookAgainLocked()
 	}
@@ -329,7 +315,7 @@ func (f *fallback) wake() {
 // close has nothing be probed any more.
 func (f *fallback) close() {
 	f.mu.Lock()
-	defer f.unlock()
+	defer f.mu.Unlock()
 	f.closed = true
 	f.stopLocked()
 }

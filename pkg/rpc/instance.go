@@ -120,23 +120,28 @@ func (i *instance) inUse() bool                { return i.wanted.Load() }
 
 func hintOf(described registry.Instance) Protocol { return Protocol(described.Metadata[protocolHint]) }
 
-// describe takes over what the registry now says of the instance. What was learned of its protocol is forgotten with a new registration, which
-// may be of another program, whose connections would have ended with it; and when the instance says something else of its protocol.
-func (i *instance) describe(next registry.Instance) {
+// describe takes over what the registry now says of the instance, and returns what logs the changes. What was learned of its protocol is forgotten
+// with a new registration, which may be of another program, whose connections would have ended with it; and when the instance says something else of
+// its protocol.
+func (i *instance) describe(next registry.Instance) (logs []func()) {
+	notef := func(level slog.Level, format string, args ...any) {
+		logs = append(logs, i.changes.rememberf(level, i, format, args...))
+	}
 	last, hint := i.described.Swap(&next), hintOf(next)
 	if (last.Revision != next.Revision || hintOf(*last) != hint) && i.fallback.register(hint) {
-		i.changes.notef(slog.LevelInfo, i, "registered anew: its protocol is what it says, not what was learned")
+		notef(slog.LevelInfo, "registered anew: its protocol is what it says, not what was learned")
 	}
 	if last.Weight != next.Weight {
-		i.changes.notef(slog.LevelInfo, i, "has weight %d instead of %d", next.Weight, last.Weight)
+		notef(slog.LevelInfo, "has weight %d instead of %d", next.Weight, last.Weight)
 	}
 	if last.Zone != next.Zone {
-		i.changes.notef(slog.LevelInfo, i, "is in zone %q instead of %q", next.Zone, last.Zone)
+		notef(slog.LevelInfo, "is in zone %q instead of %q", next.Zone, last.Zone)
 	}
 	if last.Health != next.Health {
 		const unknown = "of unknown health"
-		i.changes.notef(slog.LevelDebug, i, "is %s in the registry, and was %s", cmp.Or(next.Health, unknown), cmp.Or(last.Health, unknown))
+		notef(slog.LevelDebug, "is %s in the registry, and was %s", cmp.Or(next.Health, unknown), cmp.Or(last.Health, unknown))
 	}
+	return logs
 }
 
 func newWire(protocol Protocol, addr string, config *ClientConfig, opening opening) wire {

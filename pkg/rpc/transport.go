@@ -41,7 +41,7 @@ type Transport struct {
 	fallbacks *fallbackProbes // nil unless the protocol is auto
 	changes   changes
 	view      atomic.Pointer[view]
-	mu        sync.Mutex
+	mu        quietMutex
 	changed   chan struct{} // closed and replaced with each new view
 	known     map[instanceKey]*instance
 	retired   map[instanceKey]*instance // that the registry no longer names, until they expire

@@ -47,7 +47,9 @@ func (t *Transport) report(err error) {
 	if current.err == nil { // the first of a row
 		level = slog.LevelWarn
 	}
-	t.logger.Log(t.ctx, level, "registry does not answer; keeping the instances known", "instances", len(current.instances), "error", err)
+	t.mu.later(func() {
+		t.logger.Log(t.ctx, level, "registry does not answer; keeping the instances known", "instances", len(current.instances), "error", err)
+	})
 	t.publishLocked(&view{instances: current.instances, picker: current.picker, updated: current.updated, err: err})
 }
 
@@ -67,17 +69,17 @@ func (t *Transport) adopt(set []registry.Instance) {
 		known := t.known[key]
 		switch {
 		case known != nil:
-			known.describe(described)
+			t.mu.later(known.describe(described)...)
 		case t.reclaimLocked(key):
 			known = t.retired[key]
 			delete(t.retired, key)
-			known.describe(described)
+			t.mu.later(known.describe(described)...)
 		default:
 			known = newInstance(described, &t.config, t.opening, &t.changes, t.prober, t.fallbacks)
 			if !before.updated.IsZero() {
 				known.stats.StartSlowly(now) // those of the first set are all alike
 			}
-			t.changes.notef(slog.LevelDebug, known, "joined")
+			t.mu.later(t.changes.rememberf(slog.LevelDebug, known, "joined"))
 		}
 		next[key] = known
 		instances = append(instances, known)
@@ -120,7 +122,7 @@ func (t *Transport) retireLocked(key instanceKey, gone *instance) {
 	if gone.described.Load().Health == registry.HealthCritical {
 		reason = "its checks go on failing"
 	}
-	t.changes.notef(slog.LevelDebug, gone, "left: %s", reason)
+	t.mu.later(t.changes.rememberf(slog.LevelDebug, gone, "left: %s", reason))
 	gone.removed.Store(true)
 	gone.want(false, t.config.Protocol)
 	gone.fallback.rest()
@@ -143,7 +145,7 @@ func (t *Transport) reclaimLocked(key instanceKey) bool {
 	}
 	retired.removed.Store(false)
 	retired.fallback.wake()
-	t.changes.notef(slog.LevelDebug, retired, "came back")
+	t.mu.later(t.changes.rememberf(slog.LevelDebug, retired, "came back"))
 	return true
 }
 
