@@ -59,14 +59,16 @@ func TestRenewOfDials(t *testing.T) {
 		for _, before := range befores {
 			peer := newMemoryPeer(answering(kind))
 			var p *pool.Pool
-			p = pool.NewOver(config("192.0.2.1:1", kind), func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dialed := config("192.0.2.1:1", kind)
+			dialed.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if p.Stats().Dials == 1 {
 					if err := before(ctx, p); err != nil {
 						return nil, err
 					}
 				}
 				return peer.connect(context.WithoutCancel(ctx), network, addr)
-			})
+			}
+			p = pool.New(dialed)
 			atTheLatest := time.AfterFunc(time.Second, p.Renew)
 			began := time.Now()
 			mustCall(t, p)
@@ -110,7 +112,7 @@ func TestRenewOfAWarmPool(t *testing.T) {
 		peer := newMemoryPeer(answering(kind))
 		warm := config("192.0.2.1:1", kind)
 		warm.MaxConnections, warm.MinConnections = 3, 3
-		p := pool.NewOver(warm, func(ctx context.Context, network, addr string) (net.Conn, error) {
+		warm.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if len(peer.dials) < 2 {
 				return peer.connect(ctx, network, addr)
 			}
@@ -121,7 +123,8 @@ func TestRenewOfAWarmPool(t *testing.T) {
 			case <-slow.C:
 			}
 			return peer.connect(ctx, network, addr)
-		})
+		}
+		p := pool.New(warm)
 		defer p.Close()
 		p.Warm()
 		pass(500 * time.Millisecond)

@@ -182,37 +182,45 @@ func TestMethodConfigValidate(t *testing.T) {
 		{name, rpc.MethodConfig{Timeout: -time.Second}, "methods.goplt.auth.v1.AuthService.Login.timeout: -1s is not 0 or more"},
 		{name, rpc.MethodConfig{AttemptTimeout: -1}, "methods.goplt.auth.v1.AuthService.Login.attempt_timeout: -1ns is not 0 or more"},
 		{
-			name, rpc.MethodConfig{Idempotency: "yes"},
+			name,
+			rpc.MethodConfig{Idempotency: "yes"},
 			`methods.goplt.auth.v1.AuthService.Login.idempotency: "yes" is not one of "idempotent", "not_idempotent" and "", ` +
 				"which means what the method declares",
 		},
 		{
-			name, rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Delay: 1}},
+			name,
+			rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Delay: 1}},
 			"methods.goplt.auth.v1.AuthService.Login.idempotency: " + withHedge,
 		},
 		{
-			name, rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Quantile: 0.5}},
+			name,
+			rpc.MethodConfig{Idempotency: "not_idempotent", Hedge: rpc.HedgeConfig{Quantile: 0.5}},
 			"methods.goplt.auth.v1.AuthService.Login.idempotency: " + withHedge,
 		},
 		{name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: -1}}, "methods.goplt.auth.v1.AuthService.Login.hedge.delay: -1ns is not 0 or more"},
 		{
-			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: 1}},
+			name,
+			rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: 1}},
 			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: 1 is not at least 0 and below 1",
 		},
 		{
-			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: -0.5}},
+			name,
+			rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: -0.5}},
 			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: -0.5 is not at least 0 and below 1",
 		},
 		{
-			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: math.NaN()}},
+			name,
+			rpc.MethodConfig{Hedge: rpc.HedgeConfig{Quantile: math.NaN()}},
 			"methods.goplt.auth.v1.AuthService.Login.hedge.quantile: NaN is not at least 0 and below 1",
 		},
 		{
-			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: 5}},
+			name,
+			rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: 5}},
 			"methods.goplt.auth.v1.AuthService.Login.hedge.max_hedges: 5 is not within 0 to 4",
 		},
 		{
-			name, rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: -1}},
+			name,
+			rpc.MethodConfig{Hedge: rpc.HedgeConfig{MaxHedges: -1}},
 			"methods.goplt.auth.v1.AuthService.Login.hedge.max_hedges: -1 is not within 0 to 4",
 		},
 	} {
