@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// MethodConfig is what differs for one method, or for all methods of a protobuf service. What is zero is as for the rest of the client's.
+// MethodConfig is what differs for one method, or for all methods of a protobuf service. What is zero is as for the rest of the client's. Where the
+// program links the service's contract, [NewTransport] refuses a method that the service does not have, and a hedge where nothing may be hedged.
 type MethodConfig struct {
 	// Timeout is for these methods what [ClientConfig.Timeout] is for all. 0 means that one.
 	Timeout time.Duration `koanf:"timeout"`

@@ -219,7 +219,7 @@ func TestNoHedge(t *testing.T) {
 			config.Methods = map[string]rpc.MethodConfig{authService: {Hedge: everything, Idempotency: rpc.IdempotencyIdempotent}}
 		}, 3},
 		{"another method's", 5, validate, func(config *rpc.ClientConfig) {
-			config.Methods = map[string]rpc.MethodConfig{authService + ".Login": {Hedge: everything}}
+			config.Methods = map[string]rpc.MethodConfig{authService + ".Login": {Hedge: everything, Idempotency: rpc.IdempotencyIdempotent}}
 		}, 1},
 		{"the method's own wins over its service's", 5, validate, func(config *rpc.ClientConfig) {
 			config.Methods[authService+".ValidateToken"] = rpc.MethodConfig{}

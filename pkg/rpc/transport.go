@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/0x1d/goplt/internal/balancer"
 	"github.com/0x1d/goplt/internal/resilience"
@@ -76,7 +77,7 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 	for _, option := range options {
 		option.applyClient(&settings)
 	}
-	if err := settings.config.Validate(); err != nil {
+	if err := errors.Join(settings.config.Validate(), checkMethods(settings.config.Methods, protoregistry.GlobalFiles)); err != nil {
 		return nil, fmt.Errorf("transport to %q: %w", target, err)
 	}
 	parsed, err := registry.ParseTarget(target)
