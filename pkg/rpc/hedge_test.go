@@ -3,7 +3,6 @@ package rpc_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -12,8 +11,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
+	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -330,46 +332,34 @@ func TestHedgeByQuantile(t *testing.T) {
 	expectCount(t, "executions", &r.executed, before+2)
 }
 
-// TestHedgePanics: a panic of an attempt, in a log's handler here, is the caller's, as if there were no hedging, and leaves nothing under way.
+// TestHedgePanics: a panic of an attempt, of the user's message here, is the caller's, as if there were no hedging, and leaves nothing under way.
 func TestHedgePanics(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
-	config := rpc.DefaultClientConfig()
-	hedged(rpc.HedgeConfig{Delay: time.Minute})(&config)
-	config.Breaker.MinCalls = 1
-	transport, err := rpc.NewTransport("scripted:///auth", newScripted(instanceAt(t, "one", down.Addr().String())), rpc.WithClientConfig(config),
-		rpc.WithLogger(slog.New(panickingHandler{slog.DiscardHandler})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = transport.Close() })
+	handler := &authHandler{}
+	server := startHTTP(t, handler.mount(), http1And2)
+	transport, status := only(t, server.Listener.Addr().String(), func(config *rpc.ClientConfig) {
+		hedged(rpc.HedgeConfig{Delay: time.Minute})(config)
+		config.Breaker.MinCalls = 1
+	})
 	func() {
 		defer func() {
-			if got := recover(); got != "a log's handler" {
-				t.Errorf("recovered %v, want the panic of the log's handler", got)
+			if got := recover(); got != "a user's message" {
+				t.Errorf("recovered %v, want the panic of the message", got)
 			}
 		}()
-		_ = validate(t.Context(), transport)
+		err := connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
+			Procedure: authv1connect.AuthServiceValidateTokenProcedure, IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}, panickingMessage{}, &authv1.ValidateTokenResponse{})
+		t.Errorf("ended with %v", err)
 	}()
-	if got := transport.Status().Instances[0]; got.InFlight != 0 || got.Breaker != "open" {
-		t.Errorf("%+v; want nothing in flight, and the breaker open", got)
+	if got := status(); got.InFlight != 0 || got.Breaker != "closed" || got.Failures != 0 {
+		t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
 	}
+	expectCount(t, "executions", &handler.validations, 0)
 }
 
-// panickingHandler panics where it is told of a breaker.
-type panickingHandler struct{ slog.Handler }
+// panickingMessage panics when it is looked at.
+type panickingMessage struct{}
 
-func (h panickingHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h panickingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+var _ proto.Message = panickingMessage{}
 
-func (h panickingHandler) Handle(_ context.Context, record slog.Record) error {
-	record.Attrs(func(attr slog.Attr) bool {
-		if strings.Contains(attr.Value.String(), "breaker") {
-			panic("a log's handler")
-		}
-		return true
-	})
-	return nil
-}
+func (panickingMessage) ProtoReflect() protoreflect.Message { panic("a user's message") }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/0x1d/goplt/internal/balancer"
 	"github.com/0x1d/goplt/internal/resilience"
+	"github.com/0x1d/goplt/internal/safelog"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -85,7 +86,8 @@ func NewTransport(target string, reg registry.ServiceRegistry, options ...Option
 		return nil, err
 	}
 	t := &Transport{
-		config: settings.config, target: parsed, name: parsed.String(), registry: reg, logger: settings.logger.With("target", parsed.String()),
+		config: settings.config, target: parsed, name: parsed.String(), registry: reg,
+		logger:  safelog.New(settings.logger).With("target", parsed.String()),
 		changed: make(chan struct{}), known: make(map[instanceKey]*instance), retired: make(map[instanceKey]*instance), idle: make(chan struct{}, 1),
 		budget: resilience.NewBudget(settings.config.Retry.BudgetTokens, settings.config.Retry.BudgetRatio),
 		retrier: resilience.NewRetrier(resilience.RetryConfig{

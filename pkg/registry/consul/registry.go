@@ -8,6 +8,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/0x1d/goplt/internal/safelog"
 	"github.com/0x1d/goplt/internal/snapshot"
 	"github.com/0x1d/goplt/pkg/registry"
 )
@@ -56,6 +57,7 @@ func New(config Config) (*Registry, error) {
 	} else if elsewhere == "unix" {
 		elsewhere = "http"
 	}
+	config.Logger = safelog.New(config.Logger)
 	made := &Registry{
 		config: config, home: home, elsewhere: elsewhere, logger: config.Logger,
 		tokens:   &tokens{value: config.Token, file: config.TokenFile, logger: config.Logger},
