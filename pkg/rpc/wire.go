@@ -148,7 +148,7 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 		e.byGRPC = true
 		e.show(grpcclient.Begun(response))
 	}
-	e.responseBody = responseBody{ReadCloser: response.Body, exchange: e}
+	e.responseBody.ReadCloser, e.responseBody.exchange = response.Body, e
 	response.Body = &e.responseBody
 	return response, nil
 }
@@ -220,6 +220,13 @@ type responseBody struct {
 	io.ReadCloser
 
 	exchange *exchange
+	closed   atomic.Bool // by our side: what fails then says nothing of the peer
+}
+
+// Close implements [io.Closer]. connecthttp closes the body of an answer that it cannot make use of, and reads on for the trailers.
+func (b *responseBody) Close() error {
+	b.closed.Store(true)
+	return b.ReadCloser.Close()
 }
 
 func (b *responseBody) Read(buffer []byte) (int, error) {
@@ -230,6 +237,8 @@ func (b *responseBody) Read(buffer []byte) (int, error) {
 		if b.exchange.byGRPC {
 			b.exchange.show(grpcclient.Ended(b.exchange.response))
 		}
+	case b.closed.Load():
+		err = wireError(b.exchange, err)
 	default:
 		b.exchange.broken = true
 		if shown := grpcclient.Failed(err); b.exchange.byGRPC && shown != grpcclient.None { // later reads fail for another reason
