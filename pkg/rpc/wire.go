@@ -149,6 +149,9 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 		e.show(grpcclient.Begun(response))
 	}
 	e.responseBody.ReadCloser, e.responseBody.exchange = response.Body, e
+	if d.wholeMessages && request.ContentLength < 0 {
+		e.responseBody.ReadCloser = readAhead(response.Body)
+	}
 	response.Body = &e.responseBody
 	return response, nil
 }
@@ -262,6 +265,19 @@ func wireError(ctx context.Context, err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return unavailable(err)
+}
+
+// readAhead reads the beginning of the answer to a client stream over HTTP/1.1. It may come before the stream was sent, its sender does not ask for
+// it until then, and a peer that has answered reads no more and closes the connection, whereupon all that was not read is lost. At the answer's end,
+// net/http gives up the rest of the request, which the sender is told. Nobody waits for this: connecthttp calls Do beside a client stream.
+func readAhead(body io.ReadCloser) io.ReadCloser {
+	const most = 64 << 10 // An answer that is larger was hardly meant to come early.
+	var beginning bytes.Buffer
+	_, _ = io.CopyN(&beginning, body, most) // What ends it short of that, the next read returns again.
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(&beginning, body), body}
 }
 
 func isDeadline(err error) bool {
