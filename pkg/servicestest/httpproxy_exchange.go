@@ -27,6 +27,11 @@ type exchange struct {
 
 // ServeHTTP implements [http.Handler]. It is what the proxy does with a request, whatever connection it came over.
 func (p *HTTPProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == "PRI" { // No request, but the preface of HTTP/2 (RFC 9113, section 3.4), which net/http passes on when it speaks HTTP/1.1 only.
+		w.Header().Set("Connection", "close")
+		http.Error(w, "this gateway speaks HTTP/1.1", http.StatusHTTPVersionNotSupported)
+		return
+	}
 	if !p.begin(r.URL.Path) {
 		panic(http.ErrAbortHandler)
 	}

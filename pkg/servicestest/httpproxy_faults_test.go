@@ -206,4 +206,7 @@ func TestHTTPProxyHTTP1Only(t *testing.T) {
 	expectHello(t, by(old)) // its connection stays
 	restore()
 	expectHello(t, by(fresh))
+	if got := gateway.Requests("*"); got != 4 {
+		t.Errorf("%d requests were counted, want 4: a preface is none", got)
+	}
 }
