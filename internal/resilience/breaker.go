@@ -35,6 +35,8 @@ type Breaker struct {
 	inner    circuitbreaker.CircuitBreaker[any]
 	onChange func(from, to string)
 	changed  atomic.Bool // whether there may be something to tell
+	// probing says that there may be permits of a half-open breaker out. What answers them then takes mu, so that Release is not in between.
+	probing atomic.Bool
 
 	mu      sync.Mutex
 	told    circuitbreaker.State
@@ -64,19 +66,39 @@ func (b *Breaker) MayServe() bool { return !b.inner.IsOpen() || b.inner.Remainin
 
 // TryAcquirePermit asks for a permit, and may half-open the breaker.
 func (b *Breaker) TryAcquirePermit() bool {
-	defer b.tell()
-	return b.inner.TryAcquirePermit()
+	b.mu.Lock()
+	b.probing.Store(true)
+	acquired := b.inner.TryAcquirePermit()
+	b.mu.Unlock()
+	told := false
+	defer func() {
+		if acquired && !told { // onChange panicked: nobody will answer the permit
+			b.Release()
+		}
+	}()
+	b.tell()
+	told = true
+	return acquired
 }
 
 // RecordSuccess answers a permit, and may close a half-open breaker.
 func (b *Breaker) RecordSuccess() {
-	b.inner.RecordSuccess()
-	b.tell()
+	b.record(b.inner.RecordSuccess)
 }
 
 // RecordFailure answers a permit, and may open the breaker.
 func (b *Breaker) RecordFailure() {
-	b.inner.RecordFailure()
+	b.record(b.inner.RecordFailure)
+}
+
+func (b *Breaker) record(outcome func()) {
+	if b.probing.Load() {
+		b.mu.Lock()
+		outcome()
+		b.mu.Unlock()
+	} else {
+		outcome()
+	}
 	b.tell()
 }
 
@@ -112,6 +134,7 @@ func (b *Breaker) nextChange() (from, to circuitbreaker.State) {
 	// Lowered before looking, so that a change after the look raises it again and is told by whoever caused it.
 	b.changed.Store(false)
 	from, to = b.told, b.inner.State()
+	b.probing.Store(b.probing.Load() && to != circuitbreaker.ClosedState)
 	b.told, b.telling = to, from != to
 	return from, to
 }

@@ -282,3 +282,67 @@ func TestBreakerAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestBreakerReleaseBesideOthers: a permit given back does not undo that the breaker has closed, or opened, at the same time.
+func TestBreakerReleaseBesideOthers(t *testing.T) {
+	reopened, early := 0, 0
+	for range 2000 {
+		for _, success := range []bool{true, false} {
+			b := resilience.NewBreaker(resilience.BreakerConfig{FailureRate: 0.5, MinCalls: 1, Window: time.Minute, OpenFor: time.Nanosecond, HalfOpenSuccesses: 2})
+			b.RecordFailure()
+			for !b.TryAcquirePermit() {
+			}
+			b.TryAcquirePermit()
+			b.RecordSuccess()
+			b.TryAcquirePermit()
+			var both sync.WaitGroup
+			var seen string
+			start := make(chan struct{})
+			both.Go(func() {
+				<-start
+				if success {
+					b.RecordSuccess()
+				} else {
+					b.RecordFailure()
+				}
+				seen = b.State()
+			})
+			both.Go(func() { <-start; b.Release() })
+			close(start)
+			both.Wait()
+			switch {
+			case success && seen == "closed" && b.State() != "closed":
+				reopened++
+			case !success && seen == "open" && b.State() == "half-open":
+				early++ // or seen in the middle of Release
+			}
+		}
+	}
+	if reopened > 0 {
+		t.Errorf("%d times half-open again after it had closed; %d times half-open although a probe failed", reopened, early)
+	}
+}
+
+// TestBreakerPermitOfAPanic: a permit whose acquisition panics, in OnChange, is not lost.
+func TestBreakerPermitOfAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		breaker := resilience.NewBreaker(resilience.BreakerConfig{
+			FailureRate: 0.5, MinCalls: 1, Window: time.Second, OpenFor: time.Second, HalfOpenSuccesses: 1,
+			OnChange: func(_, to string) {
+				if to == "half-open" {
+					panic("a log's handler")
+				}
+			},
+		})
+		breaker.RecordFailure()
+		pass(2 * time.Second)
+		func() {
+			defer func() { _ = recover() }()
+			breaker.TryAcquirePermit()
+		}()
+		pass(time.Hour)
+		if !breaker.TryAcquirePermit() {
+			t.Errorf("%s, without a permit to be had, an hour after a panic", breaker.State())
+		}
+	})
+}

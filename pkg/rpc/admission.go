@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -19,8 +18,21 @@ func (c *call) admitted(dst any) error {
 	telling := false // a panic tells nothing
 	defer func() { place.Leave(telling) }()
 	err = c.complete(dst)
-	telling = err == nil || isRemote(err) || isDeadline(err)
+	telling = c.number <= 1 && !c.resent && c.tells(err)
 	return err
+}
+
+// tells reports whether the time that a call of one attempt took tells of the service's load: not if it was refused, which is fast, nor if the caller
+// gave up, or gave less time than is configured.
+func (c *call) tells(err error) bool {
+	switch {
+	case err == nil:
+		return true
+	case isRemote(err):
+		return !refusesToServe(err)
+	default:
+		return isDeadline(err) && c.ctx.Err() == nil
+	}
 }
 
 // admit waits until there is room for a call, within its time and until the transport is closed.
@@ -29,9 +41,8 @@ func (c *call) admit() (resilience.Place, error) {
 	if place, ok := t.admission.TryAcquire(); ok {
 		return place, nil
 	}
-	ctx, cancel := c.bounded(c.ctx)
+	ctx, cancel := c.bounded()
 	defer cancel()
-	defer context.AfterFunc(t.ctx, cancel)()
 	place, err := t.admission.Acquire(ctx)
 	switch {
 	case err == nil:

@@ -118,7 +118,7 @@ func (c *call) repeat(first *failure, again func(context.Context) *failure) erro
 	if !first.retryable {
 		return first
 	}
-	ctx, cancel := c.bounded(c.ctx)
+	ctx, cancel := c.bounded()
 	defer cancel()
 	err := c.transport.retrier.After(ctx, first, func() error {
 		if failed := resend(ctx, again(ctx)); failed != nil {
@@ -126,19 +126,31 @@ func (c *call) repeat(first *failure, again func(context.Context) *failure) erro
 		}
 		return nil
 	})
-	if last, ok := err.(*failure); ok && last.retryable && ctx.Err() != nil { //nolint:errorlint // attempts return failures unwrapped
+	last, failed := err.(*failure) //nolint:errorlint // attempts return failures unwrapped
+	switch {
+	case failed && c.transport.ctx.Err() != nil && c.ctx.Err() == nil && !isRemote(last.err) && !errors.Is(last.err, ErrClosed):
+		return cutOff(last.err)
+	case failed && c.transport.ctx.Err() != nil && last.retryable:
+		return cutOff(last.err)
+	case failed && last.retryable && ctx.Err() != nil:
 		// The time ran out, or the caller gave up, while a retry was waited for. That is how the call ended.
 		return contextError(ctx.Err())
 	}
 	return err
 }
 
-// bounded returns a context that ends with the call's time.
-func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if c.deadline.IsZero() {
-		return context.WithCancel(ctx)
+// bounded returns a context that ends with the call's time, and when the transport is closed and its calls are cut off.
+func (c *call) bounded() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	if !c.deadline.IsZero() {
+		cancel()
+		ctx, cancel = context.WithDeadline(c.ctx, c.deadline)
 	}
-	return context.WithDeadline(ctx, c.deadline)
+	detach := context.AfterFunc(c.transport.ctx, cancel)
+	return ctx, func() {
+		detach()
+		cancel()
+	}
 }
 
 // failed explains an error by the attempts that led to it.
@@ -153,6 +165,7 @@ func (c *call) failed(err error) error {
 type failure struct {
 	err       error
 	passing   bool // whether another attempt may do better, be it allowed or not
+	never     bool // whether the server wants no other
 	retryable bool // whether another may follow
 	resend    bool // whether the one that follows may do so at once: this one provably was not executed
 	delay     time.Duration
@@ -225,11 +238,15 @@ func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst a
 		return end
 	}
 	replayed := c.exchange(ctx, chosen, &chosen.http, dst)
-	if !replayed.spoken() {
-		return end // says more of what is wrong
+	switch {
+	case replayed.spoken():
+		chosen.fallback.tried(true, nil)
+		return replayed
+	case !replayed.unexecuted && !c.policy.idempotent:
+		return replayed // whatever the first showed, this is what must not be made again
 	}
-	chosen.fallback.tried(true, nil)
-	return replayed
+	end.failed.resend = end.failed.resend && replayed.unexecuted
+	return end // says more of what is wrong
 }
 
 // ending is how an exchange ended.
@@ -240,7 +257,9 @@ type ending struct {
 	began   time.Time           // when there was a connection; zero if there was none
 	latency time.Duration       // from then on; 0 if there was none
 	shown   grpcclient.Evidence // of whether gRPC gets through
-	info    context.Context     //nolint:containedctx // holds the response metadata
+	// unexecuted says that it failed and was provably not executed.
+	unexecuted bool
+	info       context.Context //nolint:containedctx // holds the response metadata
 }
 
 // spoken reports whether the service itself answered in the protocol, be it with an error.
@@ -275,13 +294,13 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 		end.shown = grpcclient.Blocked
 	}
 	verdict := c.verdict(e, wire)
-	if !verdict.Unexecuted() {
+	if end.unexecuted = verdict.Unexecuted(); !end.unexecuted {
 		c.executed++
 	}
 	end.failed, end.outcome = c.judge(parent, e, verdict, err)
 	c.attempts = append(c.attempts, Attempt{
 		Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: verdict.String(), Code: connect.CodeOf(end.failed.err),
-		Duration: time.Since(started), Err: end.failed.err, unexecuted: verdict.Unexecuted(),
+		Duration: time.Since(started), Err: end.failed.err, unexecuted: end.unexecuted,
 	})
 	return end
 }
@@ -373,7 +392,7 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	doubtful := e.shown() == grpcclient.Doubtful
 	if e.response != nil && e.answered && !e.broken && !timedOut && !doubtful {
 		result = outcomeSuccess // an error of the service's own is an answer
-		if code := connect.CodeOf(err); code == connect.CodeUnavailable || code == connect.CodeResourceExhausted {
+		if refusesToServe(err) {
 			result = outcomeBusy
 		}
 	}
@@ -385,10 +404,13 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	}
 	pushed := pushbackOf(e, err)
 	replayable := doubtful && c.transport.config.Protocol == ProtocolAuto // by the other protocol, or by another instance
-	if !c.policy.idempotent || pushed.never || !replayable && !retryableCode(verdict, err, pushed.asked, timedOut) {
+	if !c.policy.idempotent || !replayable && !retryableCode(verdict, err, pushed.asked, timedOut) {
 		return failed, result
 	}
-	failed.passing, failed.delay = true, pushed.delay
+	failed.passing, failed.never, failed.delay = true, pushed.never, pushed.delay
+	if pushed.never {
+		return failed, result
+	}
 	if late := time.Now().Add(pushed.delay); pushed.delay > 0 && !c.deadline.IsZero() && !late.Before(c.deadline) {
 		return failed, result // there would be no time left for another attempt
 	}
@@ -398,6 +420,12 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 
 // othersLeft reports whether there are instances that were not tried, besides the one that an attempt is under way at.
 func (c *call) othersLeft() bool { return len(c.transport.view.Load().instances) > len(c.tried)+1 }
+
+// refusesToServe reports whether the service's own error says that it cannot serve now.
+func refusesToServe(err error) bool {
+	code := connect.CodeOf(err)
+	return code == connect.CodeUnavailable || code == connect.CodeResourceExhausted
+}
 
 // mayResend reports whether an attempt may be repeated whatever the method, because it was not executed. Of what a peer refuses, only the first time:
 // it may do so again and again.

@@ -348,3 +348,25 @@ func TestCloseRacesCalls(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseInABackoff: a closed transport keeps nobody waiting for a pushback.
+func TestCloseInABackoff(t *testing.T) {
+	handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "5000")
+		return nil, connect.NewError(connect.CodeUnavailable, "come back later")
+	}}
+	transport, status := only(t, startHTTP(t, handler.mount(), http1And2).Listener.Addr().String(), func(config *rpc.ClientConfig) {
+		config.Pool.DrainTimeout = 10 * time.Millisecond
+	})
+	done := make(chan error, 1)
+	go func() { done <- validate(t.Context(), transport) }()
+	await(t, "the backoff", func() bool { return status().Calls == 1 })
+	began := time.Now()
+	if err := transport.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; !errors.Is(err, rpc.ErrClosed) || time.Since(began) > 4*time.Second {
+		t.Errorf("got %v after %v, want that the transport is closed before the pushback is over", err, time.Since(began))
+	}
+}

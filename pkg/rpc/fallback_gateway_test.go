@@ -12,8 +12,8 @@ import (
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
-// TestGatewayAnswersInJSON: that the answer to the replay is JSON does not make it the service's. Nothing is learned from a gateway's, and it counts as
-// a failure of the instance, in whose place it was given.
+// TestGatewayAnswersInJSON: that the answer to the replay is JSON does not make it the service's. Nothing is learned from a gateway's, and it
+// counts as a failure of the instance, in whose place it was given.
 func TestGatewayAnswersInJSON(t *testing.T) {
 	for _, row := range []struct {
 		name    string

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"time"
 
@@ -47,10 +48,10 @@ func (c *call) hedged(ctx context.Context, dst proto.Message) *failure {
 		return &failure{err: err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r := &race{call: c, ctx: ctx, ended: make(chan *runner, 1+c.policy.hedge.most)}
+	r := &race{call: c, ctx: ctx, cancel: cancel, answer: dst.ProtoReflect().Type(), ended: make(chan *runner, 1+c.policy.hedge.most)}
+	defer r.drain()
 	r.start(chosen, permit, dst)
-	r.wait(cancel)
+	r.wait()
 	return r.finish(dst)
 }
 
@@ -58,8 +59,11 @@ func (c *call) hedged(ctx context.Context, dst proto.Message) *failure {
 type race struct {
 	call    *call
 	ctx     context.Context //nolint:containedctx // of the attempts, below the call's own
-	runners []*runner       // in the order of their start
+	cancel  context.CancelFunc
+	answer  protoreflect.MessageType
+	runners []*runner // in the order of their start
 	running int
+	seen    int // how many of them the service may have seen
 	ended   chan *runner
 	winner  *runner // the first that was answered
 	last    *runner // the latest that ended
@@ -68,22 +72,25 @@ type race struct {
 // runner is one attempt. What is in it belongs to its goroutine until it has ended.
 type runner struct {
 	call     call // a copy, of which the attempts and counts are its own
+	earlier  int  // how many instances were tried, or are being tried, besides its own
 	chosen   *instance
 	dst      proto.Message
 	end      ending
+	returned bool // whether the attempt came to its end, and did not panic or exit
 	panicked any
 }
 
 // start makes an attempt.
 func (r *race) start(chosen *instance, permit permit, dst proto.Message) {
-	c := r.call
+	c, tried := r.call, r.tried()
 	c.number++
-	runner := &runner{chosen: chosen, dst: dst, call: call{
+	runner := &runner{chosen: chosen, dst: dst, earlier: len(tried), call: call{
 		transport: c.transport, ctx: c.ctx, spec: c.spec, policy: c.policy, request: c.request, deadline: c.deadline,
-		number: c.number, refused: c.refused, executed: c.executed + r.running, apart: true,
+		number: c.number, refused: c.refused, executed: c.executed + r.seen, tried: tried, apart: true,
 	}}
 	r.runners = append(r.runners, runner)
 	r.running++
+	r.seen++
 	go func() {
 		defer func() {
 			runner.panicked = recover()
@@ -92,12 +99,23 @@ func (r *race) start(chosen *instance, permit permit, dst proto.Message) {
 		began := time.Now()
 		runner.end = runner.call.ask(r.ctx, chosen, permit, dst)
 		c.policy.hedge.learn(time.Since(began), &runner.end)
+		runner.returned = true
 	}()
 }
 
-// learn takes in how long an attempt took. One that was not answered would have taken longer still, which tells something if that is long.
+// tried returns the instances that another attempt is not to go to.
+func (r *race) tried() []*instance {
+	tried := slices.Clone(r.call.tried)
+	for _, runner := range r.runners {
+		tried = append(tried, runner.chosen)
+	}
+	return tried
+}
+
+// learn takes in how long an attempt took. One that was not answered would have taken longer still, which tells something if that is long. How soon
+// an instance refuses to serve tells nothing.
 func (h *hedge) learn(took time.Duration, end *ending) {
-	if h.latencies == nil {
+	if h.latencies == nil || end.outcome == outcomeBusy {
 		return
 	}
 	if delay, ok := h.delay(); end.spoken() || ok && took >= delay {
@@ -105,95 +123,127 @@ func (h *hedge) learn(took time.Duration, end *ending) {
 	}
 }
 
-// wait hedges until all attempts have ended.
-func (r *race) wait(cancel context.CancelFunc) {
+// wait hedges until all attempts have ended. After one that failed where another may do better, the next hedge is due at once, or when the server
+// wants it, if at all (gRFC A6).
+func (r *race) wait() {
 	var due <-chan time.Time
 	delay, ok := r.call.policy.hedge.delay()
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
 	if ok {
-		timer := time.NewTicker(max(1, delay))
-		defer timer.Stop()
 		due = timer.C
 	}
 	for r.running > 0 {
 		select {
 		case r.last = <-r.ended:
 			r.running--
-			if r.winner == nil && r.last.settles() {
+			if r.last.unexecuted() {
+				r.seen--
+			}
+			switch {
+			case r.winner != nil:
+			case r.last.settles():
 				r.winner, due = r.last, nil
-				cancel()
+				r.cancel()
+			case r.last.end.failed.never:
+				due = nil
+			case due != nil:
+				timer.Reset(r.last.end.failed.delay)
 			}
 		case <-due:
 			if !r.hedge() {
 				due = nil
+				continue
 			}
+			timer.Reset(delay)
 		}
 	}
 }
 
 // settles reports whether no other attempt is to be waited for.
 func (r *runner) settles() bool {
-	return r.panicked != nil || r.end.failed == nil || !r.end.failed.passing
+	return !r.returned || r.end.failed == nil || !r.end.failed.passing
 }
 
-// hedge makes another attempt, if there is an instance for it and the budget has a token, and reports whether there may be more.
+// unexecuted reports whether the service has not seen an attempt that has ended.
+func (r *runner) unexecuted() bool {
+	return r.returned && r.end.failed != nil && !slices.ContainsFunc(r.call.attempts, func(a Attempt) bool { return !a.unexecuted })
+}
+
+// hedge makes another attempt, if there may be one, an instance is there for it and the budget has a token, and reports whether it has.
 func (r *race) hedge() bool {
 	c := r.call
-	if len(r.runners) > c.policy.hedge.most || c.number >= c.transport.retrier.MaxAttempts() {
+	if r.running == 0 || r.ctx.Err() != nil || len(r.runners) > c.policy.hedge.most || c.number >= c.transport.retrier.MaxAttempts() {
 		return false
 	}
-	tried := slices.Clone(c.tried)
-	for _, runner := range r.runners {
-		tried = append(tried, runner.chosen)
-	}
-	chosen, permit, ok := c.transport.another(c.transport.balanced(c.ctx), tried)
+	chosen, permit, ok := c.transport.another(c.transport.balanced(c.ctx), r.tried())
 	if !ok {
-		return true // there may be one next time
+		return false
 	}
 	if !c.transport.budget.Spend() {
 		chosen.leave(permit)
-		return true
+		return false
 	}
-	r.start(chosen, permit, newLike(r.runners[0].dst))
+	r.start(chosen, permit, r.answer.New().Interface())
 	return true
+}
+
+// drain ends the attempts, if the goroutine of the call is not to wait for their answer, as it panics.
+func (r *race) drain() {
+	r.cancel()
+	for ; r.running > 0; r.running-- {
+		<-r.ended
+	}
 }
 
 // finish returns how the race ended, after all that it brought has become the call's.
 func (r *race) finish(dst proto.Message) *failure {
 	c := r.call
-	counts := r.winner
-	if counts == nil {
-		counts = r.last // has failed, as all have
-	}
 	for _, runner := range r.runners {
-		if runner.panicked != nil {
+		switch {
+		case runner.panicked != nil:
 			panic(runner.panicked)
+		case !runner.returned:
+			runtime.Goexit() // as the attempt did
 		}
 		for at := range runner.call.attempts {
 			runner.call.attempts[at].Hedge = runner != r.runners[0]
 		}
-		if runner != counts {
-			c.take(&runner.call)
-		}
+		c.take(&runner.call, runner.earlier)
 	}
-	c.take(&counts.call)
-	c.adoptInfo(counts.end.info)
-	failed := counts.end.failed
-	switch {
-	case failed == nil:
-		if counts.dst != dst {
-			move(dst, counts.dst)
+	if r.winner == nil {
+		c.adoptInfo(r.last.end.info)
+		return r.failure()
+	}
+	c.adoptInfo(r.winner.end.info)
+	if r.winner.end.failed == nil {
+		if r.winner.dst != dst {
+			move(dst, r.winner.dst)
 		}
 		c.transport.budget.Succeeded()
-	case c.number >= c.transport.retrier.MaxAttempts():
-		failed.retryable = false
 	}
-	return failed
+	return r.winner.end.failed
 }
 
-// take adds what came of one attempt to the call.
-func (c *call) take(part *call) {
+// failure returns that of a race in which no attempt was answered for good: the latest, with what all of them say of another attempt.
+func (r *race) failure() *failure {
+	all := *r.last.end.failed
+	for _, runner := range r.runners {
+		failed := runner.end.failed
+		all.retryable = all.retryable || failed.retryable
+		all.resend = all.resend || failed.resend
+		all.never = all.never || failed.never
+		all.delay = max(all.delay, failed.delay)
+	}
+	all.resend = all.resend && all.delay == 0 && !all.never
+	all.retryable = all.retryable && !all.never && (all.resend || r.call.number < r.call.transport.retrier.MaxAttempts())
+	return &all
+}
+
+// take adds what came of one attempt to the call. earlier is how many instances it knew to be tried when it began.
+func (c *call) take(part *call, earlier int) {
 	c.attempts = append(c.attempts, part.attempts...)
-	c.tried = append(c.tried, part.tried...)
+	c.tried = append(c.tried, part.tried[earlier:]...)
 	c.refused = max(c.refused, part.refused)
 	for _, attempt := range part.attempts {
 		if !attempt.unexecuted {
@@ -201,9 +251,6 @@ func (c *call) take(part *call) {
 		}
 	}
 }
-
-// newLike returns an empty message of the type of an answer.
-func newLike(answer proto.Message) proto.Message { return answer.ProtoReflect().New().Interface() }
 
 // move gives one message the content of another, which is not used after that.
 func move(to, from proto.Message) {

@@ -190,7 +190,16 @@ func TestHedgeEnds(t *testing.T) {
 
 // TestHedgeExplains: each attempt is in the error, and which was a hedge.
 func TestHedgeExplains(t *testing.T) {
-	r := startRelay(t, 2, first(func(int64) error { return connect.NewError(connect.CodeNotFound, "unknown") }))
+	begun := make(chan struct{})
+	r := startRelay(t, 2, func(ctx context.Context, _ int64) error {
+		if info, _ := connect.CallInfoForServerContext(ctx); info.RequestHeader().Get("Grpc-Previous-Rpc-Attempts") != "" {
+			<-begun
+			return connect.NewError(connect.CodeNotFound, "unknown")
+		}
+		close(begun)
+		<-ctx.Done()
+		return ctx.Err()
+	})
 	transport := newTransport(t, newScripted(r.instances...), hedged(rpc.HedgeConfig{Delay: time.Millisecond}))
 	failure := callError(t, validate(t.Context(), transport))
 	if len(failure.Attempts) != 2 || failure.Attempts[0].Hedge || !failure.Attempts[1].Hedge || failure.Attempts[0].Code != connect.CodeCanceled {

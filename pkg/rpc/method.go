@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,43 +18,70 @@ type methodPolicy struct {
 	hedge          *hedge        // nil if the method is not hedged
 }
 
-// policies holds the policy of each method that was called. Safe for concurrent use; what is known is found without a lock.
+// policies holds the policy of each configured method that was called. Safe for concurrent use; what is known is found without a lock.
 type policies struct {
 	config *ClientConfig
 	// common are those of methods for which nothing is configured: of one that is not idempotent, and of one that is.
 	common [2]*methodPolicy
+	// methods are the configured ones by procedure, and services those by full name: a name may be either.
+	methods, services map[string]MethodConfig
 
-	known atomic.Pointer[map[string]*methodPolicy] // by procedure
-	mu    sync.Mutex                               // held to add to known
+	known atomic.Pointer[map[policyKey]*methodPolicy]
+	mu    sync.Mutex // held to add to known
 }
 
+// policyKey is what a policy depends on. Two callers may declare a procedure differently.
+type policyKey struct {
+	procedure   string
+	idempotency connect.IdempotencyLevel
+	stream      connect.StreamType
+}
+
+// maxPolicies bounds the policies that are remembered, for whoever forwards any procedure of a service. Those beyond learn nothing from call to call.
+const maxPolicies = 1000
+
 func newPolicies(config *ClientConfig) *policies {
-	p := &policies{config: config}
+	p := &policies{config: config, methods: make(map[string]MethodConfig), services: config.Methods}
 	for at := range p.common {
 		p.common[at] = &methodPolicy{timeout: config.Timeout, attemptTimeout: config.AttemptTimeout, idempotent: at == 1}
 	}
-	p.known.Store(&map[string]*methodPolicy{})
+	for name, method := range config.Methods {
+		if at := strings.LastIndexByte(name, '.'); at >= 0 {
+			p.methods["/"+name[:at]+"/"+name[at+1:]] = method
+		}
+	}
+	p.known.Store(&map[policyKey]*methodPolicy{})
 	return p
 }
 
 // of returns the policy of a method.
 func (p *policies) of(spec connect.Spec) *methodPolicy {
-	if len(p.config.Methods) == 0 {
+	if len(p.services) == 0 {
 		return p.commonOf(spec)
 	}
-	if policy, ok := (*p.known.Load())[spec.Procedure]; ok {
+	config, ok := p.methods[spec.Procedure]
+	if !ok {
+		service, _, _ := splitProcedure(spec.Procedure)
+		if config, ok = p.services[service]; !ok {
+			return p.commonOf(spec)
+		}
+	}
+	key := policyKey{spec.Procedure, spec.IdempotencyLevel, spec.StreamType}
+	if policy, ok := (*p.known.Load())[key]; ok {
 		return policy
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := *p.known.Load()
-	if policy, ok := known[spec.Procedure]; ok {
+	if policy, ok := known[key]; ok {
 		return policy
 	}
-	policy := p.configured(spec)
-	known = maps.Clone(known)
-	known[spec.Procedure] = policy
-	p.known.Store(&known)
+	policy := p.configured(spec, config)
+	if len(known) < maxPolicies {
+		known = maps.Clone(known)
+		known[key] = policy
+		p.known.Store(&known)
+	}
 	return policy
 }
 
@@ -64,16 +92,8 @@ func (p *policies) commonOf(spec connect.Spec) *methodPolicy {
 	return p.common[1]
 }
 
-// configured returns the policy that the configuration gives a method, by its name or by that of its service.
-func (p *policies) configured(spec connect.Spec) *methodPolicy {
-	service, method, _ := splitProcedure(spec.Procedure)
-	config, ok := p.config.Methods[service+"."+method]
-	if !ok {
-		config, ok = p.config.Methods[service]
-	}
-	if !ok {
-		return p.commonOf(spec)
-	}
+// configured returns the policy that the configuration gives a method.
+func (p *policies) configured(spec connect.Spec, config MethodConfig) *methodPolicy {
 	policy := *p.commonOf(spec)
 	if config.Timeout > 0 {
 		policy.timeout = config.Timeout

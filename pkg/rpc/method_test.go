@@ -102,3 +102,22 @@ func TestPolicyAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestPolicyByDeclaration: what one call says of a procedure is not taken for what another says.
+func TestPolicyByDeclaration(t *testing.T) {
+	handler := &authHandler{validate: func(context.Context, *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
+		return nil, connect.NewError(connect.CodeUnavailable, "busy")
+	}}
+	transport, _ := only(t, startHTTP(t, handler.mount(), http1And2).Listener.Addr().String(), func(config *rpc.ClientConfig) {
+		config.Methods = map[string]rpc.MethodConfig{"some.other.Service": {Timeout: time.Second}}
+		config.Retry.InitialBackoff = time.Millisecond
+	})
+	spec := connect.Spec{Procedure: "/goplt.auth.v1.AuthService/ValidateToken", IdempotencyLevel: connect.IdempotencyNoSideEffects}
+	client := connect.NewClient(transport)
+	_ = client.CallUnary(t.Context(), spec, &authv1.ValidateTokenRequest{}, &authv1.ValidateTokenResponse{})
+	expectCount(t, "executions of the idempotent call", &handler.validations, 3)
+	handler.validations.Store(0)
+	spec.IdempotencyLevel = connect.IdempotencyUnknown
+	_ = client.CallUnary(t.Context(), spec, &authv1.ValidateTokenRequest{}, &authv1.ValidateTokenResponse{})
+	expectCount(t, "executions of the call that is not", &handler.validations, 1)
+}

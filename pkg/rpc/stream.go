@@ -151,6 +151,7 @@ func (s *stream) Close() error {
 // open opens the stream once.
 func (s *stream) open() (connect.ClientStream, error) {
 	s.once.Do(func() {
+		s.openErr = connect.NewError(connect.CodeInternal, "the stream was not opened") // what a panic below leaves
 		if s.openErr = s.connect(); s.openErr != nil {
 			s.cancel()
 		}
@@ -174,12 +175,18 @@ func (s *stream) connect() error {
 		s.transport.end()
 		return opener.failed(err)
 	}
+	opened := false
+	defer func() {
+		if !opened { // also if something panicked
+			s.leave()
+		}
+	}()
 	if first := s.tryInstance(opener.ctx, opener); first != nil {
 		if err := opener.repeat(first, func(ctx context.Context) *failure { return s.tryInstance(ctx, opener) }); err != nil {
-			s.leave()
 			return opener.failed(err)
 		}
 	}
+	opened = true
 	// A caller may abandon a stream by its context alone.
 	context.AfterFunc(s.ctx, func() { s.end(context.Canceled) })
 	return nil
@@ -194,11 +201,17 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	if err != nil {
 		return &failure{err: err}
 	}
+	finished, result := false, outcomeNone // what a panic below is taken for
+	defer func() {
+		if !finished {
+			chosen.finish(permit, result, 0)
+		}
+	}()
 	started := time.Now()
 	wire, conn, err := s.reserve(ctx, chosen)
 	if err != nil {
-		failed, result := s.judge(ctx, opener, err)
-		chosen.finish(permit, result, 0)
+		var failed *failure
+		failed, result = s.judge(ctx, opener, err)
 		opener.tried = append(opener.tried, chosen)
 		opener.attempts = append(opener.attempts, Attempt{
 			Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: resilience.NotSent.String(),
@@ -210,9 +223,9 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	s.exchange, s.byHTTP, s.began = &exchange{Context: s.ctx, conn: conn}, wire.protocol == ProtocolHTTP, time.Now()
 	if s.inner, err = wire.transport.NewClientStream(s.exchange, s.spec); err != nil {
 		s.exchange.finish()
-		chosen.finish(permit, outcomeNone, 0)
 		return &failure{err: err}
 	}
+	finished = true // by the stream's end
 	if permit == permitProbe {
 		// A stream may last for days. A half-open breaker cannot wait for it, and has its answer: the instance takes connections.
 		chosen.record(permit, outcomeSuccess)
@@ -266,6 +279,7 @@ func (s *stream) judge(ctx context.Context, opener *call, err error) (*failure, 
 // end gives back what the stream holds, once, when it ended by err; nil for success.
 func (s *stream) end(err error) {
 	s.ended.Do(func() {
+		defer s.leave()
 		result := outcomeSuccess
 		switch {
 		case err == nil || errors.Is(err, io.EOF) || isRemote(err):
@@ -277,6 +291,5 @@ func (s *stream) end(err error) {
 		s.cancel()
 		s.exchange.finish()
 		s.chosen.finish(s.permit, result, 0) // how long a stream lasts says nothing of its instance
-		s.leave()
 	})
 }

@@ -275,17 +275,18 @@ func (t *Transport) pick(
 	}
 }
 
-// another picks an instance for an attempt beside others, as pick does, but only one that may serve and is not among those tried. It does not wait.
+// another picks an instance for an attempt beside others, as pick does, but only one that serves for certain and is not among those tried: a probe
+// of a breaker is not for an attempt that may not be made. It does not wait.
 func (t *Transport) another(balanced balancer.Call, tried []*instance) (chosen *instance, permit permit, ok bool) {
-	chosen, permit = t.view.Load().prefer(balanced, tried, t.heedsEjection())
-	if chosen == nil {
+	current, heedEjection := t.view.Load(), t.heedsEjection()
+	at := current.picker.Pick(balanced, func(at int) bool {
+		candidate := current.instances[at]
+		return !candidate.breakerShut.Load() && candidate.mayServe(heedEjection) && !slices.Contains(tried, candidate)
+	})
+	if at < 0 || !current.instances[at].enter() {
 		return nil, permitNone, false
 	}
-	if !chosen.enter() {
-		chosen.record(permit, outcomeNone)
-		return nil, permitNone, false
-	}
-	return chosen, permit, true
+	return current.instances[at], permitFree, true
 }
 
 // heedsEjection reports whether calls keep away from ejected instances: not if too many are.
