@@ -219,14 +219,14 @@ func (c *call) ask(ctx context.Context, chosen *instance, permit permit, dst any
 func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst any) ending {
 	switch {
 	case end.by == ProtocolHTTP:
-		if chosen.fallback.trial.Load() && (end.spoken() || end.outcome != outcomeNone) {
-			chosen.fallback.tried(end.spoken(), end.error())
+		if end.spoken() || end.outcome != outcomeNone {
+			chosen.fallback.tried(end.spoken(), end.error(), end.began)
 		}
 		return end
 	case end.shown == grpcclient.Blocked:
 		replayed := c.exchange(ctx, chosen, &chosen.http, dst)
 		if replayed.spoken() {
-			chosen.fallback.learn(end.failed.err)
+			chosen.fallback.learn(end.failed.err, end.began)
 		}
 		return replayed
 	case end.shown != grpcclient.Doubtful:
@@ -240,7 +240,7 @@ func (c *call) fallBack(ctx context.Context, chosen *instance, end ending, dst a
 	replayed := c.exchange(ctx, chosen, &chosen.http, dst)
 	switch {
 	case replayed.spoken():
-		chosen.fallback.tried(true, nil)
+		chosen.fallback.tried(true, nil, replayed.began)
 		return replayed
 	case !replayed.unexecuted && !c.policy.idempotent:
 		return replayed // whatever the first showed, this is what must not be made again
@@ -254,8 +254,8 @@ type ending struct {
 	by      Protocol
 	failed  *failure            // nil if it succeeded
 	outcome outcome             // what it says of the instance
-	began   time.Time           // when there was a connection; zero if there was none
-	latency time.Duration       // from then on; 0 if there was none
+	began   time.Time           // before there was a connection
+	latency time.Duration       // from when there was a connection on; 0 if there was none
 	shown   grpcclient.Evidence // of whether gRPC gets through
 	// unexecuted says that it failed and was provably not executed.
 	unexecuted bool
@@ -285,7 +285,7 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	if !e.began.IsZero() {
 		latency = max(time.Since(e.began), 1)
 	}
-	end := ending{by: wire.protocol, began: e.began, latency: latency, shown: e.shown(), info: e}
+	end := ending{by: wire.protocol, began: started, latency: latency, shown: e.shown(), info: e}
 	if err == nil {
 		end.outcome = outcomeSuccess
 		return end

@@ -9,11 +9,15 @@ import (
 )
 
 // Probed is an instance outside of a transport, for the tests of probes.
-type Probed struct{ instance *instance }
+type Probed struct {
+	instance *instance
+	probes   *fallbackProbes
+}
 
 // NewProbed returns the instance without connections.
 func NewProbed(described registry.Instance, config *ClientConfig) *Probed {
-	return &Probed{newInstance(described, config, opening{}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, nil)}
+	probes := newFallbackProbes(defaultFallbackPace())
+	return &Probed{newInstance(described, config, opening{}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, probes), probes}
 }
 
 // Probe probes it.
@@ -27,7 +31,7 @@ func (p *Probed) Traces() (calls, failures uint64, inFlight int64) {
 }
 
 // SpeaksHTTP reports whether gRPC was learned not to get through.
-func (p *Probed) SpeaksHTTP() bool { return p.instance.fallback.http.Load() }
+func (p *Probed) SpeaksHTTP() bool { return p.instance.fallback.byHTTP() }
 
 // Breaker returns the state of its breaker.
 func (p *Probed) Breaker() string { return p.instance.breaker.State() }
@@ -52,4 +56,7 @@ func (p *Probed) Watch(config OutlierConfig, onChange func(outlier.Change)) (hos
 }
 
 // Close closes its connections.
-func (p *Probed) Close() { p.instance.close() }
+func (p *Probed) Close() {
+	p.instance.close()
+	p.probes.close()
+}

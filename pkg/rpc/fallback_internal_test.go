@@ -5,103 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
-	"github.com/0x1d/goplt/pkg/registry"
 )
-
-var errNoTrailers = errors.New("no trailers")
-
-// script is what probes find, and when they were made.
-type script struct {
-	mu         sync.Mutex
-	grpc, http finding
-	takes      time.Duration
-	began      []time.Time // of those by gRPC
-	byHTTP     int
-}
-
-func (s *script) find(grpc, http finding) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.grpc, s.http = grpc, http
-}
-
-func (s *script) made() (byGRPC, byHTTP int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.began), s.byHTTP
-}
-
-func (s *script) ask(ctx context.Context, by Protocol) (finding, error) {
-	s.mu.Lock()
-	found := s.grpc
-	if by == ProtocolHTTP {
-		found = s.http
-		s.byHTTP++
-	} else {
-		s.began = append(s.began, time.Now())
-	}
-	takes := s.takes
-	s.mu.Unlock()
-	timer := time.NewTimer(takes)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return found, nil
-	case <-ctx.Done():
-		return foundNothing, ctx.Err()
-	}
-}
-
-// inFallback runs a test with an instance whose probes find what the script says.
-func inFallback(t *testing.T, metadata map[string]string, test func(t *testing.T, f *fallback, probes *script)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		config := DefaultClientConfig()
-		owner := newFallbackProbes(defaultFallbackPace())
-		described := registry.Instance{ID: "a", Host: "192.0.2.1", Port: 1, Metadata: metadata}
-		i := newInstance(described, &config, opening{}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, owner)
-		probes := &script{}
-		i.fallback.ask = probes.ask
-		defer i.close()
-		defer owner.close()
-		test(t, i.fallback, probes)
-	})
-}
-
-// doubts is so many calls, one after the other, that show soft evidence.
-func doubts(f *fallback, count int) {
-	for range count {
-		began := time.Now()
-		pass(time.Millisecond)
-		f.doubt(errNoTrailers, began)
-	}
-	synctest.Wait()
-}
-
-func pass(duration time.Duration) {
-	time.Sleep(duration) //nolint:forbidigo // by the clock of the bubble
-	synctest.Wait()
-}
-
-func expectSpoken(t *testing.T, f *fallback, want Protocol) {
-	t.Helper()
-	if got := f.instance.wireFor(ProtocolAuto).protocol; got != want {
-		t.Fatalf("spoken to by %s, want %s; %+v", got, want, f.instance.changes.all())
-	}
-}
-
-func expectProbes(t *testing.T, probes *script, byGRPC, byHTTP int) {
-	t.Helper()
-	if gotGRPC, gotHTTP := probes.made(); gotGRPC != byGRPC || gotHTTP != byHTTP {
-		t.Fatalf("%d probes by gRPC, %d by HTTP; want %d and %d", gotGRPC, gotHTTP, byGRPC, byHTTP)
-	}
-}
 
 // TestFallbackProbeDecides: only that gRPC fails and Connect works is a reason to switch.
 func TestFallbackProbeDecides(t *testing.T) {
@@ -115,9 +24,10 @@ func TestFallbackProbeDecides(t *testing.T) {
 		{"gRPC fails, Connect too", foundFails, foundNothing, 1, ProtocolGRPC},
 		{"gRPC works", foundWorks, foundWorks, 0, ProtocolGRPC},
 		{"gRPC is not reached", foundNothing, foundWorks, 0, ProtocolGRPC},
-		{"neither has health", foundNoHealth, foundNoHealth, 1, ProtocolGRPC},
-		{"no health by gRPC, and Connect works", foundNoHealth, foundWorks, 1, ProtocolGRPC},
-		{"gRPC fails, no health by Connect", foundFails, foundNoHealth, 1, ProtocolGRPC},
+		{"neither has health", foundStatus, foundAnswer, 1, ProtocolGRPC},
+		{"neither has health, nor a grpc-status", foundAnswer, foundAnswer, 1, ProtocolGRPC},
+		{"no health by gRPC, and Connect works", foundStatus, foundWorks, 1, ProtocolGRPC},
+		{"gRPC fails, no health by Connect", foundFails, foundAnswer, 1, ProtocolGRPC},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
@@ -157,7 +67,7 @@ func TestFallbackProbesOnce(t *testing.T) {
 // TestFallbackUndecidedProbe: where there is no health to be probed, doubts in a row decide, if Connect/JSON answers.
 func TestFallbackUndecidedProbe(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
-		probes.find(foundNoHealth, foundNoHealth)
+		probes.find(foundStatus, foundAnswer)
 		for range 20 { // gRPC that gets through now and then is no gRPC that does not
 			doubts(f, decisiveDoubts-1)
 			f.listen(grpcclient.Works, nil, time.Now())
@@ -174,12 +84,12 @@ func TestFallbackUndecidedProbe(t *testing.T) {
 		expectSpoken(t, f, ProtocolGRPC)
 		doubts(f, decisiveDoubts-1)
 		expectSpoken(t, f, ProtocolHTTP)
-		if !f.trial.Load() {
+		if !f.is(stateTrial) {
 			t.Fatal("learned before anything answered")
 		}
-		f.tried(true, nil)
+		f.tried(true, nil, time.Now())
 		expectSpoken(t, f, ProtocolHTTP)
-		if f.trial.Load() {
+		if f.is(stateTrial) {
 			t.Error("still on trial")
 		}
 	})
@@ -188,11 +98,11 @@ func TestFallbackUndecidedProbe(t *testing.T) {
 // TestFallbackTrial ends with the first answer, or with the first call that has none, or with a grpc-status.
 func TestFallbackTrial(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
-		probes.find(foundNoHealth, foundNoHealth)
+		probes.find(foundStatus, foundAnswer)
 		doubts(f, decisiveDoubts)
 		expectSpoken(t, f, ProtocolHTTP)
-		f.tried(false, errors.New("404"))
-		f.tried(false, errors.New("404")) // of another call
+		f.tried(false, errors.New("404"), time.Now())
+		f.tried(false, errors.New("404"), time.Now()) // of another call
 		expectSpoken(t, f, ProtocolGRPC)
 		doubts(f, 100)
 		pass(50 * time.Second)
@@ -202,9 +112,9 @@ func TestFallbackTrial(t *testing.T) {
 		pass(10 * time.Second)
 		doubts(f, decisiveDoubts)
 		expectSpoken(t, f, ProtocolHTTP)
-		f.trust()
+		f.trust(time.Now())
 		expectSpoken(t, f, ProtocolGRPC)
-		if f.trial.Load() || f.doubts.Load() != 0 {
+		if f.is(stateTrial) || f.suspicion.doubts != 0 {
 			t.Error("still on trial")
 		}
 	})
@@ -213,16 +123,16 @@ func TestFallbackTrial(t *testing.T) {
 // TestFallbackAnsweredReplay: an idempotent call that Connect/JSON answered needs no trial.
 func TestFallbackAnsweredReplay(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
-		probes.find(foundNoHealth, foundNoHealth)
+		probes.find(foundStatus, foundAnswer)
 		for number := range decisiveDoubts {
 			expectSpoken(t, f, ProtocolGRPC)
 			doubts(f, 1)
 			if number < decisiveDoubts-1 {
-				f.tried(true, nil)
+				f.tried(true, nil, time.Now())
 			}
 		}
 		expectSpoken(t, f, ProtocolHTTP)
-		if f.trial.Load() {
+		if f.is(stateTrial) {
 			t.Error("on trial, though Connect/JSON has answered")
 		}
 	})
@@ -235,7 +145,7 @@ func TestFallbackHintGRPC(t *testing.T) {
 		doubts(f, 100)
 		expectProbes(t, probes, 0, 0)
 		expectSpoken(t, f, ProtocolGRPC)
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		expectSpoken(t, f, ProtocolHTTP)
 		probes.find(foundWorks, foundWorks)
 		pass(72 * time.Second)
@@ -253,7 +163,7 @@ func TestFallbackClose(t *testing.T) {
 		pass(defaultFallbackPace().pause)
 		doubts(f, 1)
 		expectProbes(t, probes, 2, 0)
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		began := time.Now()
 		f.probes.close()
 		f.probes.close()
@@ -268,7 +178,7 @@ func TestFallbackClose(t *testing.T) {
 // TestFallbackNotesUnlocked: a log handler may make calls by the transport whose changes it is told of.
 func TestFallbackNotesUnlocked(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
-		probes.find(foundNoHealth, foundNoHealth)
+		probes.find(foundStatus, foundAnswer)
 		told := 0
 		f.instance.changes.logger = slog.New(callingHandler{Handler: slog.DiscardHandler, call: func() {
 			told++
@@ -279,8 +189,8 @@ func TestFallbackNotesUnlocked(t *testing.T) {
 			f.mu.Unlock()
 		}})
 		doubts(f, decisiveDoubts) // is probed, and is tried
-		f.trust()                 // is spoken to by gRPC again
-		f.learn(errNoTrailers)
+		f.trust(time.Now())       // is spoken to by gRPC again
+		f.learn(errNoTrailers, time.Now())
 		probes.find(foundWorks, foundWorks)
 		pass(2 * time.Minute) // speaks gRPC again
 		if told != 5 {
@@ -310,7 +220,7 @@ func TestFallbackProbeWaits(t *testing.T) {
 			f.probes.room <- struct{}{}
 		}
 		doubts(f, 1)
-		f.close()
+		f.rest()
 		<-f.probes.room
 		synctest.Wait()
 		expectProbes(t, probes, 0, 0)
@@ -323,7 +233,7 @@ func TestFallbackProbeAfterTrust(t *testing.T) {
 		probes.find(foundFails, foundWorks)
 		probes.takes = time.Second
 		doubts(f, 1)
-		f.trust()
+		f.trust(time.Now())
 		pass(2 * time.Second)
 		expectSpoken(t, f, ProtocolHTTP)
 		if last := f.instance.lastChange.Load().What; !strings.Contains(last, errNoTrailers.Error()) {
@@ -336,21 +246,21 @@ func TestFallbackProbeAfterTrust(t *testing.T) {
 func TestFallbackBlocked(t *testing.T) {
 	for _, answers := range []bool{true, false} {
 		inFallback(t, nil, func(t *testing.T, f *fallback, _ *script) {
-			f.blocked(errNoTrailers)
+			f.blocked(errNoTrailers, time.Now())
 			expectSpoken(t, f, ProtocolHTTP)
-			f.tried(answers, errors.New("404"))
+			f.tried(answers, errors.New("404"), time.Now())
 			if answers {
 				expectSpoken(t, f, ProtocolHTTP)
-				if f.trial.Load() {
+				if f.is(stateTrial) {
 					t.Error("still on trial")
 				}
 				return
 			}
 			expectSpoken(t, f, ProtocolGRPC)
-			f.blocked(errNoTrailers)
+			f.blocked(errNoTrailers, time.Now())
 			expectSpoken(t, f, ProtocolGRPC) // for a while
 			pass(time.Minute)
-			f.blocked(errNoTrailers)
+			f.blocked(errNoTrailers, time.Now())
 			expectSpoken(t, f, ProtocolHTTP)
 		})
 	}

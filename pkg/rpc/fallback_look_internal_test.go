@@ -2,7 +2,12 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +20,8 @@ func TestFallbackLooksAgain(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
 		probes.find(foundNothing, foundNothing)
 		learned := time.Now()
-		f.learn(errNoTrailers)
-		f.learn(errNoTrailers) // by another call: known already
+		f.learn(errNoTrailers, time.Now())
+		f.learn(errNoTrailers, time.Now()) // by another call: known already
 		pass(time.Hour)
 		last := learned
 		for number, want := range []float64{1, 2, 4, 8, 10, 10} {
@@ -25,12 +30,7 @@ func TestFallbackLooksAgain(t *testing.T) {
 			}
 			last = probes.began[number]
 		}
-		for _, found := range []finding{foundFails, foundNoHealth, foundNothing} { // only a message and a trailer will do
-			probes.find(found, foundWorks)
-			pass(12 * time.Minute)
-			expectSpoken(t, f, ProtocolHTTP)
-		}
-		probes.find(foundWorks, foundWorks)
+		probes.find(foundWorks, foundNothing)
 		pass(12 * time.Minute)
 		expectSpoken(t, f, ProtocolGRPC)
 		if got := f.instance.lastChange.Load().What; got != "speaks gRPC again: a probe brought a message and a trailer" {
@@ -42,9 +42,31 @@ func TestFallbackLooksAgain(t *testing.T) {
 		}
 		pass(24 * time.Hour)
 		expectProbes(t, probes, byGRPC, 0) // nothing to do
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		pass(72 * time.Second)
 		expectProbes(t, probes, byGRPC+1, 0) // the first interval again
+	})
+}
+
+// TestFallbackReturnsInVain: what is learned again at once, although a probe has disproved it, is looked at again less and less often.
+func TestFallbackReturnsInVain(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundWorks, foundNothing)
+		for _, want := range []float64{1, 2, 4, 8, 10, 10} {
+			learned := time.Now()
+			f.learn(errNoTrailers, time.Now())
+			for f.byHTTP() {
+				pass(time.Second)
+			}
+			if got := time.Since(learned).Minutes(); got < want*0.8 || got > want*1.2+0.05 {
+				t.Errorf("returned after %v min, want %v ± 20 %%", got, want)
+			}
+			pass(time.Second)
+		}
+		pass(10 * time.Minute)
+		f.learn(errNoTrailers, time.Now())
+		pass(72 * time.Second)
+		expectSpoken(t, f, ProtocolGRPC) // it was worth it for some time
 	})
 }
 
@@ -59,7 +81,7 @@ func TestFallbackRegistration(t *testing.T) {
 		f.instance.describe(next)
 		pass(time.Minute)
 		expectSpoken(t, f, ProtocolGRPC)
-		expectProbes(t, probes, 1, 1)
+		expectProbes(t, probes, 1, 0)
 
 		doubts(f, 1)
 		pass(5 * time.Second)
@@ -74,17 +96,17 @@ func TestFallbackRegistration(t *testing.T) {
 			t.Errorf("last change %q", got)
 		}
 		pass(time.Hour)
-		expectProbes(t, probes, 2, 2)
+		expectProbes(t, probes, 2, 1)
 
 		next.Metadata = map[string]string{"protocol": "http"}
 		f.instance.describe(next)
 		pass(time.Hour)
 		expectSpoken(t, f, ProtocolHTTP)
-		expectProbes(t, probes, 2, 2) // what the instance says is not looked into
+		expectProbes(t, probes, 2, 1) // what the instance says is not looked into
 		f.instance.fallback.rest()
 		f.instance.fallback.wake()
 		pass(time.Hour)
-		expectProbes(t, probes, 2, 2)
+		expectProbes(t, probes, 2, 1)
 	})
 }
 
@@ -104,7 +126,7 @@ func TestFallbackLookIsVoid(t *testing.T) {
 				inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
 					probes.find(found, foundNothing)
 					probes.takes = defaultFallbackPace().timeout - 1
-					f.learn(errNoTrailers)
+					f.learn(errNoTrailers, time.Now())
 					for byGRPC := 0; byGRPC == 0; byGRPC, _ = probes.made() {
 						pass(time.Second)
 					}
@@ -127,12 +149,12 @@ func TestFallbackLookOfBefore(t *testing.T) {
 	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
 		probes.find(foundWorks, foundNothing)
 		probes.takes = defaultFallbackPace().timeout - 1
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		for byGRPC := 0; byGRPC == 0; byGRPC, _ = probes.made() {
 			pass(time.Second)
 		}
 		f.register("")
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		pass(10 * time.Second)
 		expectSpoken(t, f, ProtocolHTTP)
 		expectProbes(t, probes, 1, 0)
@@ -163,7 +185,7 @@ func TestFallbackFollowsTheRegistry(t *testing.T) {
 		transport.adopt(set)
 		f, probes := transport.view.Load().instances[0].fallback, &script{}
 		f.ask = probes.ask
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		transport.adopt(nil)
 		pass(30 * time.Minute)
 		expectProbes(t, probes, 0, 0)
@@ -184,7 +206,7 @@ func TestFallbackRests(t *testing.T) {
 		f.wake() // nothing was learned
 		pass(time.Hour)
 		expectProbes(t, probes, 0, 0)
-		f.learn(errNoTrailers)
+		f.learn(errNoTrailers, time.Now())
 		f.rest()
 		pass(time.Hour)
 		expectProbes(t, probes, 0, 0)
@@ -199,4 +221,60 @@ func TestFallbackRests(t *testing.T) {
 		expectProbes(t, probes, 1, 0)
 		expectSpoken(t, f, ProtocolHTTP)
 	})
+}
+
+// TestFallbackRenewsUnlocked: connections are renewed with no lock held, as to close them may take a while, and before a call may go over them.
+func TestFallbackRenewsUnlocked(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	var f *fallback
+	closed := 0
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
+		return &closingConn{Conn: conn, closing: func() {
+			closed++
+			if !f.mu.TryLock() {
+				t.Error("a connection is closed while the fallback is locked")
+				return
+			}
+			defer f.mu.Unlock()
+			if !f.byHTTP() {
+				t.Error("gRPC is spoken again, over the connections of before")
+			}
+		}}, err
+	}
+	config, owner := DefaultClientConfig(), newFallbackProbes(defaultFallbackPace())
+	defer owner.close()
+	described := registry.Instance{ID: "a", Host: "192.0.2.1", Port: 1}
+	i := newInstance(described, &config, opening{dial: dial}, &changes{logger: slog.New(slog.DiscardHandler)}, nil, owner)
+	defer i.close()
+	f = i.fallback
+	f.ask = func(context.Context, Protocol) (finding, error) { return foundWorks, nil }
+	conn, err := i.grpc.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Release()
+	f.learn(errNoTrailers, time.Now())
+	f.look(t.Context(), foundWorks)
+	expectSpoken(t, f, ProtocolGRPC)
+	if closed != 1 {
+		t.Errorf("%d connections closed, want 1", closed)
+	}
+}
+
+// closingConn is a connection that tells when it is closed for the first time.
+type closingConn struct {
+	net.Conn
+
+	once    sync.Once
+	closing func()
+}
+
+func (c *closingConn) Close() error {
+	c.once.Do(c.closing)
+	return c.Conn.Close()
 }

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,15 +27,142 @@ func defaultFallbackPace() fallbackPace {
 	}
 }
 
-// finding is what a probe by one protocol found.
+// finding is what a probe by one protocol found, the more the greater.
 type finding int
 
 const (
-	foundNothing  finding = iota // nobody answered, or something that says nothing of the protocol
-	foundWorks                   // a message, and by gRPC trailers with a status after it
-	foundFails                   // evidence that gRPC does not get through
-	foundNoHealth                // an answer that there is no health to ask for, which by gRPC has no trailers that could be missing
+	foundNothing finding = iota // nobody answered, or something that says nothing of the protocol
+	foundFails                  // evidence that gRPC does not get through
+	foundAnswer                 // an answer over the protocol's version of HTTP that there is no health to ask for, by whomever
+	foundStatus                 // a grpc-status that says so, which has no trailers that could be missing
+	foundWorks                  // a message, and by gRPC trailers with a status after it
 )
+
+// String completes "a probe ".
+func (f finding) String() string {
+	return [...]string{
+		"brought nothing", "failed", "was answered over HTTP/2", "brought a grpc-status", "brought a message and a trailer",
+	}[f]
+}
+
+// probing is what is found out of one instance, by one probe at a time.
+type probing struct {
+	// ask probes by a protocol over a connection of its own.
+	ask    func(ctx context.Context, by Protocol) (finding, error)
+	asking chan struct{} // has room for the one probe that asks: one that was stopped takes a moment to end
+	stop   func()        // ends the probe that is planned or under way; nil if there is none
+
+	notBefore time.Time     // when the next probe because of a doubt may begin
+	pause     time.Duration // that it waits for
+	interval  time.Duration // after which gRPC is looked at again; 0 if nothing was learned of this registration
+}
+
+// beginLocked has a probe made after a delay, in place of any other. Its context ends when its result is not to be known any more.
+func (f *fallback) beginLocked(delay time.Duration, probe func(ctx context.Context)) {
+	f.stopLocked()
+	if f.resting {
+		return
+	}
+	ctx, cancel := context.WithCancel(f.probes.ctx)
+	planned := time.AfterFunc(delay, func() { f.probes.begin(ctx, f.asking, probe) })
+	f.stop = func() {
+		planned.Stop()
+		cancel()
+	}
+}
+
+// stopLocked ends the probe that is planned or under way.
+func (f *fallback) stopLocked() {
+	if f.stop != nil {
+		f.stop()
+		f.stop = nil
+	}
+}
+
+// probeLocked has the instance probed because of a doubt, unless it is already, or was lately.
+func (f *fallback) probeLocked() {
+	now, evidence := time.Now(), f.suspicion.evidence
+	if f.stop != nil || now.Before(f.notBefore) {
+		return
+	}
+	if now.Sub(f.notBefore) > f.probes.pace.maxPause {
+		f.pause = 0 // the doubts of before are long over
+	}
+	f.noteLockedf(slog.LevelInfo, "is probed, because gRPC may not get through: %v", evidence)
+	f.beginLocked(0, func(ctx context.Context) { f.probe(ctx, evidence) })
+}
+
+// probe finds out what a doubt is worth.
+func (f *fallback) probe(ctx context.Context, evidence error) {
+	byGRPC, err := f.find(ctx, ProtocolGRPC)
+	byHTTP := foundNothing
+	if byGRPC != foundNothing && byGRPC != foundWorks {
+		byHTTP, _ = f.find(ctx, ProtocolHTTP)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	f.stopLocked()
+	switch {
+	case byGRPC == foundFails && byHTTP == foundWorks:
+		f.suspectLocked(fmt.Errorf("%w; and a probe found: %w", evidence, err), foundWorks)
+		f.learnLocked()
+		return
+	case byGRPC == foundWorks:
+		f.settleLocked() // whatever it was, it is not gRPC that does not get through
+	case byHTTP != foundNothing && f.is(stateDoubt):
+		f.suspicion.untold = true
+		f.suspicion.answered = f.suspicion.answered || byHTTP == foundWorks
+		if f.decideLocked() {
+			return
+		}
+	}
+	f.waitLocked(max(f.probes.pace.pause, 2*f.pause))
+}
+
+// waitLocked has the next probe because of a doubt wait.
+func (f *fallback) waitLocked(pause time.Duration) {
+	f.pause = min(pause, f.probes.pace.maxPause)
+	f.notBefore = time.Now().Add(f.pause)
+}
+
+// lookAgainLocked has gRPC looked at again after the interval, if it was learned not to get through.
+func (f *fallback) lookAgainLocked() {
+	if f.interval == 0 {
+		return
+	}
+	spread := 1 + f.probes.pace.jitter*(2*rand.Float64()-1)
+	until := f.suspicion.until
+	f.beginLocked(time.Duration(float64(f.interval)*spread), func(ctx context.Context) { f.look(ctx, until) })
+}
+
+// look finds out whether gRPC gets through again: whether a probe finds what disproves the evidence that it did not. Where that takes a message and a
+// trailer, an instance without health goes on by HTTP until it registers anew: its calls get through, and none is risked to find out more.
+func (f *fallback) look(ctx context.Context, until finding) {
+	found, _ := f.find(ctx, ProtocolGRPC)
+	if found >= until && ctx.Err() == nil {
+		f.instance.grpc.pool.Renew() // connections of before may still go through what was in the way
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+	case found >= until:
+		f.moveLockedf(stateGRPC, slog.LevelInfo, "speaks gRPC again: a probe %v", found)
+	default:
+		f.interval = min(2*f.interval, f.probes.pace.longest)
+		f.lookAgainLocked()
+	}
+}
+
+// find probes by a protocol, for as long as that may take.
+func (f *fallback) find(ctx context.Context, by Protocol) (finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.probes.pace.timeout)
+	defer cancel()
+	return f.ask(ctx, by)
+}
 
 // fallbackProbes owns the probes of a transport's instances.
 type fallbackProbes struct {
@@ -53,21 +182,39 @@ func newFallbackProbes(pace fallbackPace) *fallbackProbes {
 	return p
 }
 
-// begin runs a probe beside its caller, or not at all once the probes are closed.
-func (p *fallbackProbes) begin(probe func()) {
+// begin runs a probe beside its caller, once there is room for it, and for one more of its instance; not at all if ctx has ended by then, which is
+// below the probes' own.
+func (p *fallbackProbes) begin(ctx context.Context, instance chan struct{}, probe func(ctx context.Context)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
 	p.work.Go(func() {
-		select {
-		case p.room <- struct{}{}:
-			defer func() { <-p.room }()
-			probe()
-		case <-p.ctx.Done():
+		if !enter(ctx, instance) {
+			return
 		}
+		defer func() { <-instance }()
+		if !enter(ctx, p.room) {
+			return
+		}
+		defer func() { <-p.room }()
+		probe(ctx)
 	})
+}
+
+// enter waits for a place in a room, and reports false if ctx ended first.
+func enter(ctx context.Context, room chan struct{}) bool {
+	select {
+	case room <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	if ctx.Err() != nil { // both may have happened
+		<-room
+		return false
+	}
+	return true
 }
 
 // close ends the probes under way and waits for them. None begins after it.
@@ -93,8 +240,11 @@ func (i *instance) askApart(ctx context.Context, by Protocol) (finding, error) {
 		found = foundWorks
 	case by == ProtocolHTTP && got.answered():
 		found = foundWorks // an error in Connect's form is Connect's answer
-	case got.err == nil || got.offersNone():
-		found = foundNoHealth
+	case got.err != nil && !got.offersNone():
+	case shown == grpcclient.Works:
+		found = foundStatus
+	default:
+		found = foundAnswer
 	}
 	if got.err != nil {
 		return found, fmt.Errorf("health by %s: %w", by, got.err)

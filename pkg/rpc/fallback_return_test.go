@@ -60,43 +60,33 @@ func startForked(t testing.TB, http2Addr, http1Addr func() string) string {
 	return listener.Addr().String()
 }
 
-// TestFault33Restored: when gRPC gets through again, a probe finds out, and no call fails for it.
+// TestFault33Restored: when gRPC gets through again, a probe finds out, and no call fails for it. Where the evidence was hard, that takes no health.
 func TestFault33Restored(t *testing.T) {
+	const answered, status, works = "was answered over HTTP/2", "brought a grpc-status", "brought a message and a trailer"
 	for _, row := range []struct {
-		name  string
-		start func(t *testing.T, service http.Handler) (addr string, restore func())
+		name    string
+		service func(handler *authHandler) http.Handler
+		start   func(t *testing.T, service http.Handler) (addr string, restore func())
+		found   string
 	}{
-		{"after soft evidence", func(t *testing.T, service http.Handler) (string, func()) {
+		{"after soft evidence", healthy(t), func(t *testing.T, service http.Handler) (string, func()) {
 			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
 			return proxy.addr, func() { proxy.passes.Store(true) }
-		}},
-		{"for new connections only", func(t *testing.T, service http.Handler) (string, func()) {
+		}, works},
+		{"for new connections only", healthy(t), func(t *testing.T, service http.Handler) (string, func()) {
 			direct := startHTTP(t, service, http1And2).Listener.Addr().String()
-			proxy := startStripper(t, direct)
-			var restored atomic.Bool
-			return startForked(t, func() string {
-				if restored.Load() {
-					return direct
-				}
-				return proxy.addr
-			}, func() string { return direct }), func() { restored.Store(true) }
-		}},
-		{"after hard evidence", func(t *testing.T, service http.Handler) (string, func()) {
-			var refused atomic.Int64
-			var restored atomic.Bool
-			blocked := blockGRPC(service, http.StatusUnsupportedMediaType, &refused)
-			return startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-				if restored.Load() {
-					service.ServeHTTP(response, request)
-				} else {
-					blocked.ServeHTTP(response, request)
-				}
-			}), http1And2).Listener.Addr().String(), func() { restored.Store(true) }
-		}},
+			addr, restore := startReplaced(t, startStripper(t, direct).addr, direct)
+			return addr, restore
+		}, works},
+		{"after hard evidence", healthy(t), startBlocked, works},
+		{"after hard evidence, without health", healthless, startBlocked, status},
+		{"after no HTTP/2", healthy(t), startWithoutHTTP2, works},
+		{"after no HTTP/2, without health", healthless, startWithoutHTTP2, status},
+		{"after no HTTP/2, where a router says that there is no health", (*authHandler).mount, startWithoutHTTP2, answered},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			handler := &authHandler{}
-			addr, restore := row.start(t, handler.withHealth(t))
+			addr, restore := row.start(t, row.service(handler))
 			transport, err := rpc.NewTransport("scripted:///auth", newScripted(instanceAt(t, "one", addr)), rpc.WithReprobe(20*time.Millisecond, 40*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
@@ -130,13 +120,104 @@ func TestFault33Restored(t *testing.T) {
 			calls.Wait()
 			expectCount(t, "logins", &handler.logins, logins.Load())
 			expectChange(t, transport, noteHTTP)
-			expectChange(t, transport, noteGRPC)
+			expectChange(t, transport, "speaks gRPC again: a probe "+row.found)
 			ctx, info := connect.NewClientContext(t.Context())
 			if err := login(ctx, transport); err != nil || info.Protocol != connect.ProtocolNameGRPC {
 				t.Errorf("%v by %s", err, info.Protocol)
 			}
 		})
 	}
+}
+
+// healthy returns what makes a service of a handler that has grpc.health.v1.
+func healthy(t *testing.T) func(handler *authHandler) http.Handler {
+	t.Helper()
+	return func(handler *authHandler) http.Handler { return handler.withHealth(t) }
+}
+
+// healthless makes a service of a handler that tells who asks for health by gRPC that there is none, as gRPC servers do.
+func healthless(handler *authHandler) http.Handler {
+	service := handler.mount()
+	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if request.Header.Get("Content-Type") == "application/grpc" && strings.HasPrefix(request.URL.Path, "/grpc.health.v1.") {
+			response.Header().Set("Content-Type", "application/grpc")
+			response.Header().Set("Grpc-Status", "12")
+			return
+		}
+		service.ServeHTTP(response, request)
+	})
+}
+
+// startReplaced starts a peer that has connections by HTTP/2 forwarded to one address at first, and to another once it is told to; others to that one.
+func startReplaced(t *testing.T, first, then string) (addr string, replace func()) {
+	t.Helper()
+	var replaced atomic.Bool
+	return startForked(t, func() string {
+		if replaced.Load() {
+			return then
+		}
+		return first
+	}, func() string { return then }), func() { replaced.Store(true) }
+}
+
+// startWithoutHTTP2 serves HTTP/1.1 alone until gRPC is restored.
+func startWithoutHTTP2(t *testing.T, service http.Handler) (addr string, restore func()) {
+	t.Helper()
+	old := startHTTP(t, http.NotFoundHandler(), http1Only).Listener.Addr().String()
+	return startReplaced(t, old, startHTTP(t, service, http1And2).Listener.Addr().String())
+}
+
+// startBlocked serves all but gRPC until that is restored.
+func startBlocked(t *testing.T, service http.Handler) (addr string, restore func()) {
+	t.Helper()
+	var refused atomic.Int64
+	var restored atomic.Bool
+	blocked := blockGRPC(service, http.StatusUnsupportedMediaType, &refused)
+	return startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if restored.Load() {
+			service.ServeHTTP(response, request)
+		} else {
+			blocked.ServeHTTP(response, request)
+		}
+	}), http1And2).Listener.Addr().String(), func() { restored.Store(true) }
+}
+
+// TestRegistrationOutdatesDials: that the program of before does not speak HTTP/2 is not told to those who call the one after it.
+func TestRegistrationOutdatesDials(t *testing.T) {
+	handler, listener := &authHandler{}, &deafAtFirst{Listener: listen(t)}
+	serveOn(t, listener, handler.mount(), http1And2)
+	instance := instanceAt(t, "one", listener.Addr().String())
+	reg := newScripted(instance)
+	transport := newTransport(t, reg, nil)
+	first := make(chan error)
+	go func() { first <- login(t.Context(), transport) }()
+	await(t, "the dial", func() bool { return listener.accepted.Load() == 1 })
+	instance.Revision, instance.Weight = 2, 7
+	reg.Set(instance)
+	await(t, "the registration", func() bool { return transport.Status().Instances[0].Weight == 7 })
+	if err := login(t.Context(), transport); err != nil {
+		t.Error(err)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	expectCount(t, "logins", &handler.logins, 2)
+	expectAtRest(t, transport.Status().Instances[0], rpc.ProtocolGRPC)
+}
+
+// deafAtFirst is a listener whose first connection keeps silent.
+type deafAtFirst struct {
+	net.Listener
+
+	accepted atomic.Int64
+}
+
+func (l *deafAtFirst) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil || l.accepted.Add(1) > 1 {
+		return conn, err
+	}
+	return &deafConn{Conn: conn, toAll: true, closed: make(chan struct{})}, nil
 }
 
 // TestStreamWithoutTrailers: soft evidence on a stream makes the instance suspect. The stream itself stays where it is, and the next gets through.

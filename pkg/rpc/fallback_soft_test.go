@@ -107,10 +107,7 @@ func hasChange(transport *rpc.Transport, what string) bool {
 	return false
 }
 
-const (
-	noteHTTP = "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: "
-	noteGRPC = "speaks gRPC again: a probe brought a message and a trailer"
-)
+const noteHTTP = "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: "
 
 // TestFault29TrailersStripped: a call that is not idempotent and whose answer lost its trailers was executed. It fails, once.
 func TestFault29TrailersStripped(t *testing.T) {

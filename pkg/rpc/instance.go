@@ -131,6 +131,9 @@ func (i *instance) describe(next registry.Instance) (logs []func()) {
 	if (last.Revision != next.Revision || hintOf(*last) != hint) && i.fallback.register(hint) {
 		notef(slog.LevelInfo, "registered anew: its protocol is what it says, not what was learned")
 	}
+	if last.Revision != next.Revision {
+		i.grpc.pool.Redial() // whoever waits must not be told what the program of before does not speak
+	}
 	if last.Weight != next.Weight {
 		notef(slog.LevelInfo, "has weight %d instead of %d", next.Weight, last.Weight)
 	}
@@ -175,7 +178,7 @@ func newWire(protocol Protocol, addr string, config *ClientConfig, opening openi
 
 // wireFor returns how to speak to the instance now.
 func (i *instance) wireFor(protocol Protocol) *wire {
-	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.fallback.http.Load() {
+	if protocol == ProtocolHTTP || protocol == ProtocolAuto && i.fallback.byHTTP() {
 		return &i.http
 	}
 	return &i.grpc
@@ -213,7 +216,7 @@ func (i *instance) enter() bool {
 // close ends the connections, and the attempts on them.
 func (i *instance) close() {
 	i.closeOnce.Do(func() {
-		i.fallback.close()
+		i.fallback.rest()
 		i.grpc.pool.Close()
 		i.http.pool.Close()
 	})

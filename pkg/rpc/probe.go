@@ -40,7 +40,7 @@ func (i *instance) probe(ctx context.Context, spoken Protocol) (err error) {
 	evidence := got.err
 	got = check(ctx, &i.http, name)
 	if got.answered() {
-		i.fallback.learn(evidence)
+		i.fallback.learn(evidence, result.At)
 	}
 	return got.failure()
 }

@@ -107,18 +107,18 @@ func (s *stream) heard(err error) {
 		return
 	}
 	answered := err == nil || errors.Is(err, io.EOF) || isRemote(err)
-	switch {
+	switch learned := s.chosen.fallback; {
 	case s.evidence != nil && answered:
-		s.chosen.fallback.learn(s.evidence)
+		learned.learn(s.evidence, s.began)
 		s.evidence = nil
 	case !s.byHTTP:
 		if shown := s.exchange.takeEvidence(); shown != grpcclient.Blocked {
-			s.chosen.fallback.listen(shown, err, s.began)
+			learned.listen(shown, err, s.began)
 		} else {
-			s.chosen.fallback.blocked(err) // the next stream may get through; this one's message is gone
+			learned.blocked(err, s.began) // the next stream may get through; this one's message is gone
 		}
-	case s.chosen.fallback.trial.Load() && (answered || s.ctx.Err() == nil):
-		s.chosen.fallback.tried(answered, err)
+	case answered || s.ctx.Err() == nil:
+		learned.tried(answered, err, s.began)
 	}
 }
 
@@ -220,7 +220,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 		return failed
 	}
 	s.chosen, s.permit = chosen, permit
-	s.exchange, s.byHTTP, s.began = &exchange{Context: s.ctx, conn: conn}, wire.protocol == ProtocolHTTP, time.Now()
+	s.exchange, s.byHTTP, s.began = &exchange{Context: s.ctx, conn: conn}, wire.protocol == ProtocolHTTP, started
 	if s.inner, err = wire.transport.NewClientStream(s.exchange, s.spec); err != nil {
 		s.exchange.finish()
 		return &failure{err: err}
@@ -238,7 +238,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 func (s *stream) reserve(ctx context.Context, chosen *instance) (*wire, *pool.Conn, error) {
 	wire := chosen.wireFor(s.transport.config.Protocol)
 	s.evidence = nil
-	if s.spec.StreamType == connect.StreamTypeBidi && s.transport.config.Protocol == ProtocolAuto && chosen.fallback.trial.Load() {
+	if s.spec.StreamType == connect.StreamTypeBidi && s.transport.config.Protocol == ProtocolAuto && chosen.fallback.is(stateTrial) {
 		wire = &chosen.grpc // it cannot find out whether the other protocol answers, so it must not end for that not being known
 	}
 	if wire == &chosen.grpc {
