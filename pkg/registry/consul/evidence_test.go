@@ -122,6 +122,35 @@ func TestLostStateComesBackBitByBit(t *testing.T) {
 	})
 }
 
+// One whose address another has taken does not rise again when that leaves, or fails.
+func TestLostInstanceWithASuccessorIsGone(t *testing.T) {
+	for name, ends := range map[string]func(*testing.T, *fakeAgent, registry.Watcher){
+		"leaves": func(_ *testing.T, f *fakeAgent, _ registry.Watcher) { f.set(entry("2", 81)) },
+		"fails": func(t *testing.T, f *fakeAgent, w registry.Watcher) {
+			t.Helper()
+			f.set(entry("2", 81), entry("3", 80, api.HealthCritical))
+			expect(t, w, "2", "3")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent(entry("1", 80), entry("2", 81))
+				r, _ := open(t, f)
+				w := watch(t, r)
+				expect(t, w, "1", "2")
+				f.update(func() { f.index, f.services = 4, byNode([]*api.ServiceEntry{entry("2", 81)}) })
+				expect(t, w, "1", "2")
+				f.set(entry("2", 81), entry("3", 80))
+				expect(t, w, "2", "3")
+				pass(10 * time.Second)
+				ends(t, f, w)
+				expect(t, w, "2")
+				untilQuiet(t, w, 2*time.Minute)
+			})
+		})
+	}
+}
+
 // Fault 4: an agent that was away comes back empty; whoever was registered there is about to register again.
 func TestEmptyAfterAnOutage(t *testing.T) {
 	for name, outage := range map[string]func(*testing.T, *fakeAgent, registry.Watcher){

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +13,9 @@ import (
 // whoever is registered notices within [Config.VerifyInterval] or so, and registers again.
 const lossGrace = time.Minute
 
-// loss keeps the instances that Consul lost with its state, until each is named again or its time is over. They register again one after another; a
-// set of those that have done so already would give all calls to the first. One that is named again and then gone has left, as ever.
+// loss keeps the instances that Consul lost with its state, until each is named again, another is at its address, or its time is over. They register
+// again one after another; a set of those that have done so already would give all calls to the first. One that is named again and then gone has
+// left, as ever.
 //
 // It belongs to the goroutine of its feed.
 type loss struct {
@@ -48,12 +50,13 @@ func (l *loss) apply(now time.Time, set []registry.Instance, read *reading) []re
 	if len(set) == 0 {
 		return set
 	}
+	// Two processes cannot be at one address: the one that was there is gone, also when its successor has left or fails.
+	for _, other := range set {
+		maps.DeleteFunc(l.missing, func(_ string, instance registry.Instance) bool { return other.Addr() == instance.Addr() })
+	}
 	for _, instance := range l.missing {
-		succeeded := slices.ContainsFunc(set, func(other registry.Instance) bool { return other.Addr() == instance.Addr() })
-		if !succeeded {
-			instance.Health = registry.HealthCritical
-			set = append(set, instance)
-		}
+		instance.Health = registry.HealthCritical
+		set = append(set, instance)
 	}
 	slices.SortFunc(set, func(a, b registry.Instance) int { return strings.Compare(a.ID, b.ID) })
 	return set
