@@ -5,7 +5,6 @@ package chaos_test
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime/pprof"
@@ -52,7 +51,9 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d, %v: %d calls and streams, %d executions\n%s", w.seed, w.length, load.made.Load(), executions, w.results.table(attempts))
 	t.Logf("faults:\n%s", w.struck())
 	t.Logf("why calls failed:\n%s", w.results.explained())
-	w.results.expectIdempotent(leastIdempotent)
+	for _, problem := range w.results.tooFew(leastIdempotent) {
+		w.problem(t, problem, time.Now())
+	}
 	w.expect(t)
 }
 
@@ -73,12 +74,12 @@ type world struct {
 
 	mu       sync.Mutex
 	problems int
-	active   map[int]string // what is broken now, by the fault's number
+	past     []period // when what was broken, the oldest first
 }
 
 func startWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{seed: *seedFlag, length: *lengthFlag, active: make(map[int]string)}
+	w := &world{seed: *seedFlag, length: *lengthFlag}
 	if w.seed == 0 {
 		w.seed = rand.Uint64()
 		*seedFlag = w.seed
@@ -87,7 +88,7 @@ func startWorld(t *testing.T) *world {
 	w.diary = openDiary(t, *logFlag)
 	t.Logf("seed %d: %d faults; to break the same again: go test -race -tags=integration -run TestChaos ./test/chaos -v -chaos.seed=%d -chaos.for=%v",
 		w.seed, len(w.schedule), w.seed, w.length)
-	problem := func(what string) { w.problem(t, what) }
+	problem := func(what string, since time.Time) { w.problem(t, what, since) }
 	w.ledger = newLedger(problem)
 	w.results = newResults(problem, w.failed)
 	w.agent = consultest.Start(t)
@@ -131,13 +132,13 @@ func (w *world) startRoutes(t *testing.T) {
 	t.Cleanup(func() { w.endWatch() })
 }
 
-// problem reports that a promise is broken, and what is at that time.
-func (w *world) problem(t *testing.T, what string) {
+// problem reports that a promise is broken, and what was since it may have been.
+func (w *world) problem(t *testing.T, what string, since time.Time) {
 	w.mu.Lock()
 	w.problems++
 	first := w.problems <= 20
 	w.mu.Unlock()
-	text := fmt.Sprintf("%s\n\twhile %s", what, w.broken())
+	text := fmt.Sprintf("%s\n\twhile %s", what, w.broken(since))
 	w.diary.write("PROBLEM: " + text)
 	if first {
 		t.Errorf("seed %d, at %v: %s", w.seed, w.diary.now(), text)
@@ -147,14 +148,50 @@ func (w *world) problem(t *testing.T, what string) {
 // failed is told of each call that failed.
 func (w *world) failed(made *outcome) {
 	w.diary.write(fmt.Sprintf("%s fails after %v of %v: %v; while %s", made.id, made.took.Round(time.Millisecond), made.timeout.Round(time.Millisecond),
-		made.err, w.broken()))
+		made.err, w.broken(made.began)))
 }
 
-// broken says what is broken now.
-func (w *world) broken() string {
+// period is when something was broken.
+type period struct {
+	fault       *fault
+	what        string
+	began, over time.Time // over is zero while it is
+}
+
+// breaks notes that something is about to break.
+func (w *world) breaks(f *fault, what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return cmp.Or(strings.Join(slices.Sorted(maps.Values(w.active)), "; "), "nothing is broken")
+	w.past = append(w.past, period{fault: f, what: what, began: time.Now()})
+}
+
+// healed notes that it has been put right.
+func (w *world) healed(f *fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for at := range w.past {
+		if w.past[at].fault == f {
+			w.past[at].over = now
+		}
+	}
+	w.past = slices.DeleteFunc(w.past, func(p period) bool { return !p.over.IsZero() && now.Sub(p.over) > remembered })
+}
+
+// broken says what was broken since a time.
+func (w *world) broken(since time.Time) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []string
+	for _, p := range w.past {
+		switch {
+		case p.over.IsZero():
+			all = append(all, fmt.Sprintf("%s (fault %d)", p.what, p.fault.number))
+		case p.over.After(since):
+			all = append(all, fmt.Sprintf("%s (fault %d, over for %v)", p.what, p.fault.number, time.Since(p.over).Round(time.Millisecond)))
+		}
+	}
+	return cmp.Or(strings.Join(all, "; "), "nothing is broken")
 }
 
 // struck says how many faults of each kind there were.
@@ -171,19 +208,19 @@ func (w *world) close(t *testing.T) {
 	t.Helper()
 	for _, by := range w.routes {
 		if err := by.transport.Close(); err != nil {
-			w.problem(t, fmt.Sprintf("closing the transport by %s: %v", by.protocol, err))
+			w.problem(t, fmt.Sprintf("closing the transport by %s: %v", by.protocol, err), time.Now())
 		}
 	}
 	w.closeRegistry()
 	for _, i := range w.instances {
 		if err := i.stop(); err != nil {
-			w.problem(t, fmt.Sprintf("stopping %s: %v", i.name(), err))
+			w.problem(t, fmt.Sprintf("stopping %s: %v", i.name(), err), time.Now())
 		}
 	}
 	w.closeServing()
 	w.ledger.settle(time.Now())
 	if _, open := w.ledger.total(); open > 0 {
-		w.problem(t, fmt.Sprintf("%d calls have not ended", open))
+		w.problem(t, fmt.Sprintf("%d calls have not ended", open), time.Now())
 	}
 }
 

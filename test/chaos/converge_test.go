@@ -54,7 +54,7 @@ func (w *world) converge(t *testing.T) {
 	for _, by := range w.routes {
 		converging.Go(func() {
 			if missing := w.convergeBy(by, began.Add(convergence)); len(missing) > 0 {
-				w.problem(t, fmt.Sprintf("by %s, %v after the last fault: %s", by.protocol, convergence, strings.Join(missing, ", ")))
+				w.problem(t, fmt.Sprintf("by %s, %v after the last fault: %s", by.protocol, convergence, strings.Join(missing, ", ")), began)
 			}
 		})
 	}

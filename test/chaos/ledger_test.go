@@ -10,7 +10,7 @@ import (
 
 // ledger keeps how often each call was executed, over all instances and their lives, and compares that to what the callers know.
 type ledger struct {
-	wrong func(problem string) // told at once of each promise that is broken
+	wrong func(problem string, since time.Time) // told at once of each promise that is broken
 
 	mu         sync.Mutex
 	calls      map[string]*entry
@@ -21,6 +21,7 @@ type ledger struct {
 type entry struct {
 	once       bool // it must not be executed twice
 	executions int
+	began      time.Time
 	ended      time.Time // zero while it is under way
 	succeeded  bool
 }
@@ -28,7 +29,7 @@ type entry struct {
 // remembered is how long after its end a call may still be executed: whatever holds back what was sent lets go of it sooner.
 const remembered = 2 * time.Minute
 
-func newLedger(wrong func(problem string)) *ledger {
+func newLedger(wrong func(problem string, since time.Time)) *ledger {
 	return &ledger{wrong: wrong, calls: make(map[string]*entry)}
 }
 
@@ -36,7 +37,7 @@ func newLedger(wrong func(problem string)) *ledger {
 func (l *ledger) begin(id string, once bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.calls[id] = &entry{once: once}
+	l.calls[id] = &entry{once: once, began: time.Now()}
 }
 
 // note notes an execution.
@@ -46,12 +47,12 @@ func (l *ledger) note(id string) {
 	l.executions++
 	call := l.calls[id]
 	if call == nil {
-		l.wrong(fmt.Sprintf("call %q is executed, which nobody made, or which ended more than %v ago", id, remembered))
+		l.wrong(fmt.Sprintf("call %q is executed, which nobody made, or which ended more than %v ago", id, remembered), time.Now())
 		return
 	}
 	call.executions++
 	if call.once && call.executions > 1 {
-		l.wrong(fmt.Sprintf("%s, which must not be, is executed %d times", id, call.executions))
+		l.wrong(fmt.Sprintf("%s, which must not be, is executed %d times", id, call.executions), call.began)
 	}
 }
 
@@ -72,7 +73,7 @@ func (l *ledger) settle(before time.Time) {
 			continue
 		}
 		if call.succeeded && call.executions == 0 {
-			l.wrong(id + " succeeded, but nobody executed it")
+			l.wrong(id+" succeeded, but nobody executed it", call.began)
 		}
 		delete(l.calls, id)
 	}

@@ -21,8 +21,8 @@ import (
 
 // results are what became of all calls.
 type results struct {
-	wrong func(problem string) // told at once of each promise that is broken
-	tell  func(made *outcome)  // told of each call that failed, and whose caller had not given up
+	wrong func(problem string, since time.Time) // told at once of each promise that is broken
+	tell  func(made *outcome)                   // told of each call that failed, and whose caller had not given up
 
 	mu       sync.Mutex
 	groups   map[group]*tally
@@ -86,7 +86,7 @@ type example struct {
 	text  string
 }
 
-func newResults(wrong func(string), tell func(*outcome)) *results {
+func newResults(wrong func(string, time.Time), tell func(*outcome)) *results {
 	return &results{wrong: wrong, tell: tell, groups: make(map[group]*tally), failures: make(map[failure]*example)}
 }
 
@@ -94,10 +94,10 @@ func newResults(wrong func(string), tell func(*outcome)) *results {
 func (r *results) note(made outcome) {
 	if made.late > tolerance {
 		r.wrong(fmt.Sprintf("%s took %v, and had %v: %v late, not counting what the machine had to wait: %v",
-			made.id, made.took, made.timeout, made.late, made.err))
+			made.id, made.took, made.timeout, made.late, made.err), made.began)
 	}
 	if errors.Is(made.err, errWrong) {
-		r.wrong(fmt.Sprintf("%s: %v", made.id, made.err))
+		r.wrong(fmt.Sprintf("%s: %v", made.id, made.err), made.began)
 	}
 	why := excuse("")
 	if made.err != nil {
@@ -159,8 +159,8 @@ func (t *tally) rate() float64 {
 // tolerated is how many idempotent calls by a protocol may fail of however few.
 const tolerated = 5
 
-// expectIdempotent reports a protocol by which too many idempotent calls failed.
-func (r *results) expectIdempotent(least float64) {
+// tooFew says by which protocols too many idempotent calls failed.
+func (r *results) tooFew(least float64) (problems []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for of, t := range r.groups {
@@ -169,9 +169,10 @@ func (r *results) expectIdempotent(least float64) {
 			failed += count
 		}
 		if rate := t.rate(); of.sort == idempotent && failed > tolerated && rate < least {
-			r.wrong(fmt.Sprintf("of the idempotent calls by %s, %.3f %% succeeded, want %.1f %%", of.route, 100*rate, 100*least))
+			problems = append(problems, fmt.Sprintf("of the idempotent calls by %s, %.3f %% succeeded, want %.1f %%", of.route, 100*rate, 100*least))
 		}
 	}
+	return problems
 }
 
 // table returns the results as text. attempts is how many attempts there were by each protocol.

@@ -43,6 +43,7 @@ func (w *world) run(t *testing.T) {
 			end := ends[next.fault]
 			delete(ends, next.fault)
 			end()
+			w.diary.write(fmt.Sprintf("fault %d is over", next.fault.number))
 			w.healed(next.fault)
 		} else {
 			ends[next.fault] = w.strike(t, next.fault)
@@ -74,17 +75,8 @@ func (w *world) strike(t *testing.T, f *fault) (end func()) {
 	}
 	what := fmt.Sprintf("%s is %s", name, f.kind.name)
 	w.diary.write(fmt.Sprintf("fault %d: %s, for %v", f.number, what, (f.until - f.from).Round(time.Millisecond)))
-	w.mu.Lock()
-	w.active[f.number] = what
-	w.mu.Unlock()
+	w.breaks(f, what)
 	end, detail := f.kind.begin(t, on, rand.New(rand.NewPCG(f.details, 0)))
 	t.Logf("%8v fault %d: %s %s, for %v", w.diary.now(), f.number, what, detail, (f.until - f.from).Round(time.Millisecond))
 	return end
-}
-
-func (w *world) healed(f *fault) {
-	w.diary.write(fmt.Sprintf("fault %d is over", f.number))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.active, f.number)
 }
