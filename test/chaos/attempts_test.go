@@ -5,29 +5,27 @@ package chaos_test
 import (
 	"sync"
 	"time"
-
-	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // attemptCount counts the attempts that a transport makes at an instance. One that leaves and comes back may begin to count anew.
 type attemptCount struct{ before, now uint64 }
 
 // watchAttempts counts the attempts that transports make, those at instances that leave included, until it is ended.
-func watchAttempts(routes []route) (end func() map[rpc.Protocol]uint64) {
+func watchAttempts(routes []route) (end func() map[string]uint64) {
 	stop := make(chan struct{})
-	counts := make(map[rpc.Protocol]map[string]attemptCount)
+	counts := make(map[string]map[string]attemptCount)
 	for _, by := range routes {
-		counts[by.protocol] = make(map[string]attemptCount)
+		counts[by.name] = make(map[string]attemptCount)
 	}
 	look := func() {
 		for _, by := range routes {
 			for _, known := range by.transport.Status().Instances {
-				count := counts[by.protocol][known.ID]
+				count := counts[by.name][known.ID]
 				if known.Calls < count.now {
 					count.before += count.now
 				}
 				count.now = known.Calls
-				counts[by.protocol][known.ID] = count
+				counts[by.name][known.ID] = count
 			}
 		}
 	}
@@ -44,14 +42,14 @@ func watchAttempts(routes []route) (end func() map[rpc.Protocol]uint64) {
 			}
 		}
 	})
-	return sync.OnceValue(func() map[rpc.Protocol]uint64 {
+	return sync.OnceValue(func() map[string]uint64 {
 		close(stop)
 		watching.Wait()
 		look()
-		totals := make(map[rpc.Protocol]uint64)
-		for protocol, attempts := range counts {
+		totals := make(map[string]uint64)
+		for by, attempts := range counts {
 			for _, count := range attempts {
-				totals[protocol] += count.before + count.now
+				totals[by] += count.before + count.now
 			}
 		}
 		return totals

@@ -3,13 +3,10 @@
 package chaos_test
 
 import (
-	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime/pprof"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,8 +32,10 @@ const leastIdempotent = 0.999
 // TestChaos breaks what can break under calls. See the package's documentation.
 func TestChaos(t *testing.T) {
 	w := startWorld(t)
+	hangs := time.AfterFunc(2*w.length+10*time.Minute, func() { panic(fmt.Sprintf("seed %d: the test hangs", w.seed)) })
+	defer hangs.Stop()
 	w.awaitKnown(t)
-	load := startLoad(w.seed, w.routes, w.ledger, w.results)
+	load := startLoad(w.seed, w.routes, w.open, w.ledger, w.results)
 	t.Cleanup(func() { load.end() }) // before what it needs, if the test ends early
 	w.run(t)
 	if !load.end() {
@@ -68,7 +67,8 @@ type world struct {
 	results   *results
 	diary     *diary
 	schedule  []fault
-	endWatch  func() map[rpc.Protocol]uint64
+	open      opener
+	endWatch  func() map[string]uint64
 
 	closeRegistry, closeServing func()
 
@@ -90,7 +90,7 @@ func startWorld(t *testing.T) *world {
 		w.seed, len(w.schedule), w.seed, w.length)
 	problem := func(what string, since time.Time) { w.problem(t, what, since) }
 	w.ledger = newLedger(problem)
-	w.results = newResults(problem, w.failed)
+	w.results = newResults(problem, func(made *outcome) { w.failed(t, made) })
 	w.agent = consultest.Start(t)
 	w.startInstances(t)
 	w.startRoutes(t)
@@ -112,86 +112,27 @@ func (w *world) startInstances(t *testing.T) {
 
 func (w *world) startRoutes(t *testing.T) {
 	t.Helper()
-	cfg := settings(w.agent.Address)
-	reg, closeRegistry, err := goplt.NewRegistry(cfg)
+	reg, closeRegistry, err := goplt.NewRegistry(settings(w.agent.Address))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.closeRegistry = closeRegistry
 	t.Cleanup(closeRegistry)
-	for _, protocol := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+	w.open = func(protocol rpc.Protocol, name string) (*rpc.Transport, error) {
+		cfg := settings(w.agent.Address)
 		cfg.Defaults.Protocol = protocol
-		transport, err := goplt.NewTransport(cfg, reg, service, goplt.WithLogger(w.diary.logger(protocol)))
+		return goplt.NewTransport(cfg, reg, service, goplt.WithLogger(w.diary.logger(name)))
+	}
+	for _, protocol := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		transport, err := w.open(protocol, string(protocol))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = transport.Close() }) // what there is to say of it, close says
-		w.routes = append(w.routes, route{protocol, transport})
+		w.routes = append(w.routes, route{string(protocol), transport})
 	}
 	w.endWatch = watchAttempts(w.routes)
 	t.Cleanup(func() { w.endWatch() })
-}
-
-// problem reports that a promise is broken, and what was since it may have been.
-func (w *world) problem(t *testing.T, what string, since time.Time) {
-	w.mu.Lock()
-	w.problems++
-	first := w.problems <= 20
-	w.mu.Unlock()
-	text := fmt.Sprintf("%s\n\twhile %s", what, w.broken(since))
-	w.diary.write("PROBLEM: " + text)
-	if first {
-		t.Errorf("seed %d, at %v: %s", w.seed, w.diary.now(), text)
-	}
-}
-
-// failed is told of each call that failed.
-func (w *world) failed(made *outcome) {
-	w.diary.write(fmt.Sprintf("%s fails after %v of %v: %v; while %s", made.id, made.took.Round(time.Millisecond), made.timeout.Round(time.Millisecond),
-		made.err, w.broken(made.began)))
-}
-
-// period is when something was broken.
-type period struct {
-	fault       *fault
-	what        string
-	began, over time.Time // over is zero while it is
-}
-
-// breaks notes that something is about to break.
-func (w *world) breaks(f *fault, what string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.past = append(w.past, period{fault: f, what: what, began: time.Now()})
-}
-
-// healed notes that it has been put right.
-func (w *world) healed(f *fault) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	for at := range w.past {
-		if w.past[at].fault == f {
-			w.past[at].over = now
-		}
-	}
-	w.past = slices.DeleteFunc(w.past, func(p period) bool { return !p.over.IsZero() && now.Sub(p.over) > remembered })
-}
-
-// broken says what was broken since a time.
-func (w *world) broken(since time.Time) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var all []string
-	for _, p := range w.past {
-		switch {
-		case p.over.IsZero():
-			all = append(all, fmt.Sprintf("%s (fault %d)", p.what, p.fault.number))
-		case p.over.After(since):
-			all = append(all, fmt.Sprintf("%s (fault %d, over for %v)", p.what, p.fault.number, time.Since(p.over).Round(time.Millisecond)))
-		}
-	}
-	return cmp.Or(strings.Join(all, "; "), "nothing is broken")
 }
 
 // struck says how many faults of each kind there were.
@@ -208,7 +149,7 @@ func (w *world) close(t *testing.T) {
 	t.Helper()
 	for _, by := range w.routes {
 		if err := by.transport.Close(); err != nil {
-			w.problem(t, fmt.Sprintf("closing the transport by %s: %v", by.protocol, err), time.Now())
+			w.problem(t, fmt.Sprintf("closing the transport by %s: %v", by.name, err), time.Now())
 		}
 	}
 	w.closeRegistry()

@@ -18,7 +18,7 @@ import (
 func (w *world) awaitKnown(t *testing.T) {
 	t.Helper()
 	for _, by := range w.routes {
-		w.await(t, string(by.protocol)+" to know all instances", func() bool { return len(w.missing(by)) == 0 })
+		w.await(t, by.name+" to know all instances", func() bool { return len(w.missing(by)) == 0 })
 	}
 }
 
@@ -54,7 +54,7 @@ func (w *world) converge(t *testing.T) {
 	for _, by := range w.routes {
 		converging.Go(func() {
 			if missing := w.convergeBy(by, began.Add(convergence)); len(missing) > 0 {
-				w.problem(t, fmt.Sprintf("by %s, %v after the last fault: %s", by.protocol, convergence, strings.Join(missing, ", ")), began)
+				w.problem(t, fmt.Sprintf("by %s, %v after the last fault: %s", by.name, convergence, strings.Join(missing, ", ")), began)
 			}
 		})
 	}
@@ -68,7 +68,7 @@ func (w *world) convergeBy(by route, deadline time.Time) (missing []string) {
 	defer pause.Stop()
 	before := served(by.transport)
 	for calls := 1; ; calls++ {
-		id := fmt.Sprintf("call %d after all, by %s", calls, by.protocol)
+		id := fmt.Sprintf("call %d after all, by %s", calls, by.name)
 		w.ledger.begin(id, false)
 		ctx, cancel := context.WithTimeout(context.Background(), maxTimeout)
 		err := invoke(identified(ctx, id), by.transport, idempotent, id)

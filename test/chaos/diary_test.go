@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/0x1d/goplt/pkg/rpc"
 )
 
 // diary is the file for all that happens, if there is one.
@@ -59,9 +57,9 @@ func (d *diary) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (d *diary) logger(protocol rpc.Protocol) *slog.Logger {
+func (d *diary) logger(route string) *slog.Logger {
 	if d.file == nil {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(d, &slog.HandlerOptions{Level: slog.LevelDebug})).With("by", protocol)
+	return slog.New(slog.NewTextHandler(d, &slog.HandlerOptions{Level: slog.LevelDebug})).With("by", route)
 }

@@ -31,8 +31,8 @@ import (
 // service is what all instances are of.
 const service = "auth"
 
-// settings returns the configuration of both sides. It is the default one, but for what the callers are: in a hurry; and for times within which things
-// are looked at again, so that minutes suffice to see that they are.
+// settings returns the configuration of both sides. It is the default one, but for what the callers are: in a hurry; and for times after which things
+// are looked at again, or renewed, so that minutes suffice to see that they are.
 func settings(agent string) *config.Config {
 	cfg := config.Default()
 	cfg.Discovery.Consul.Address = agent
@@ -40,6 +40,7 @@ func settings(agent string) *config.Config {
 	cfg.Discovery.Consul.Check.Kind, cfg.Discovery.Consul.Check.Interval = consul.CheckGRPC, time.Second
 	cfg.Discovery.Consul.VerifyInterval = time.Second
 	cfg.Defaults.AttemptTimeout = 400 * time.Millisecond
+	cfg.Defaults.Pool.MaxAge, cfg.Defaults.Pool.IdleTimeout = 5*time.Second, 2*time.Second
 	cfg.Defaults.Breaker.OpenFor = 2 * time.Second
 	cfg.Defaults.Outlier.BaseEjection, cfg.Defaults.Outlier.MaxEjection = 2*time.Second, 6*time.Second
 	return cfg

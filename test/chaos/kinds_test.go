@@ -29,6 +29,8 @@ type kind struct {
 	strikes func(traits) bool
 	// rejoins says that the instance registers anew at the end.
 	rejoins bool
+	// orderly says that callers are not to notice, as long as there is an agent to tell them.
+	orderly bool
 	// begin breaks it until end is called. What there is to choose is chosen by random, and said in detail.
 	begin func(t *testing.T, on *struck, random *rand.Rand) (end func(), detail string)
 }
@@ -103,7 +105,7 @@ var kinds = []*kind{
 		on.process.Pause()
 		return on.process.Continue, ""
 	}},
-	{name: "restarted", strikes: anyInstance, rejoins: true, begin: restarted},
+	{name: "restarted", strikes: anyInstance, rejoins: true, orderly: true, begin: restarted},
 
 	// The handlers.
 	{name: "unavailable", strikes: insiders, begin: handlers(func(faults *servicestest.Faults, _ *rand.Rand) (*servicestest.Fault, string) {

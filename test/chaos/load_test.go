@@ -46,14 +46,14 @@ const (
 
 // route is a transport that calls may take.
 type route struct {
-	protocol  rpc.Protocol
+	name      string
 	transport *rpc.Transport
 }
 
 // outcome is what became of a call.
 type outcome struct {
 	id      string
-	route   rpc.Protocol
+	route   string
 	sort    sort
 	began   time.Time
 	took    time.Duration
@@ -77,8 +77,9 @@ type load struct {
 }
 
 // startLoad begins to make calls, whose kinds and times are determined by the seed.
-func startLoad(seed uint64, routes []route, executions *ledger, results *results) *load {
+func startLoad(seed uint64, routes []route, open opener, executions *ledger, results *results) *load {
 	l := &load{routes: routes, ledger: executions, results: results, ended: make(chan struct{})}
+	l.callers.Go(func() { l.visit(open, rand.New(rand.NewPCG(seed, 99))) })
 	for caller := range uint64(callers) {
 		random := rand.New(rand.NewPCG(seed, 100+caller))
 		l.callers.Go(func() {
@@ -90,7 +91,7 @@ func startLoad(seed uint64, routes []route, executions *ledger, results *results
 					return
 				case <-pause.C:
 				}
-				l.results.note(l.call(random))
+				l.results.note(l.call(l.routes[random.IntN(len(l.routes))], random))
 				pause.Reset(time.Duration(random.Int64N(int64(maxPause))))
 			}
 		})
@@ -117,9 +118,8 @@ func (l *load) end() bool {
 }
 
 // call makes one call.
-func (l *load) call(random *rand.Rand) outcome {
-	by := l.routes[random.IntN(len(l.routes))]
-	made := outcome{route: by.protocol, sort: idempotent, timeout: minTimeout + time.Duration(random.Int64N(int64(maxTimeout-minTimeout)))}
+func (l *load) call(by route, random *rand.Rand) outcome {
+	made := outcome{route: by.name, sort: idempotent, timeout: minTimeout + time.Duration(random.Int64N(int64(maxTimeout-minTimeout)))}
 	switch random.IntN(20) {
 	case 0:
 		made.sort = streamed
@@ -130,7 +130,7 @@ func (l *load) call(random *rand.Rand) outcome {
 	if random.IntN(givesUp) == 0 {
 		patience = time.Duration(random.Int64N(int64(maxPatience)))
 	}
-	made.id = fmt.Sprintf("call %d, %s by %s", l.made.Add(1), made.sort, by.protocol)
+	made.id = fmt.Sprintf("call %d, %s by %s", l.made.Add(1), made.sort, by.name)
 	l.ledger.begin(made.id, made.sort != idempotent)
 
 	made.began = time.Now()

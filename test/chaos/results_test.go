@@ -31,7 +31,7 @@ type results struct {
 
 // group is calls of a sort by a protocol.
 type group struct {
-	route rpc.Protocol
+	route string
 	sort  sort
 }
 
@@ -53,6 +53,8 @@ const (
 	halted excuse = "halted"
 	// noGRPC is of calls by a transport that is pinned to gRPC, at an instance to which no gRPC gets through, which is the operator's mistake.
 	noGRPC excuse = "no gRPC"
+	// closed is of calls that came when their transport was closed, of which no attempt was made.
+	closed excuse = "closed"
 )
 
 // excusableHalt is how long a halt must be to excuse a failure.
@@ -65,7 +67,9 @@ func (o *outcome) excuse() excuse {
 		return gaveUp
 	case o.halted >= excusableHalt:
 		return halted
-	case o.route == rpc.ProtocolGRPC && (strings.Contains(text, "415 Unsupported Media Type") || strings.Contains(text, "no Grpc-Status trailer")):
+	case errors.Is(o.err, rpc.ErrClosed) && verdictOf(o.err) == noAttempt:
+		return closed
+	case o.route == string(rpc.ProtocolGRPC) && (strings.Contains(text, "415 Unsupported Media Type") || strings.Contains(text, "no Grpc-Status trailer")):
 		return noGRPC
 	default:
 		return ""
@@ -99,6 +103,9 @@ func (r *results) note(made outcome) {
 	if errors.Is(made.err, errWrong) {
 		r.wrong(fmt.Sprintf("%s: %v", made.id, made.err), made.began)
 	}
+	if errors.Is(made.err, rpc.ErrClosed) && made.sort != streamed && verdictOf(made.err) != noAttempt {
+		r.wrong(fmt.Sprintf("%s was cut off, by a transport that waits for longer than it had time: %v", made.id, made.err), made.began)
+	}
 	why := excuse("")
 	if made.err != nil {
 		if why = made.excuse(); why != gaveUp {
@@ -131,6 +138,8 @@ func (r *results) note(made outcome) {
 	}
 }
 
+const noAttempt = "no attempt"
+
 // verdictOf returns what is known of the execution of a failed call, by its last attempt.
 func verdictOf(err error) string {
 	called, ok := errors.AsType[*rpc.CallError](err)
@@ -138,7 +147,7 @@ func verdictOf(err error) string {
 	case !ok:
 		return "no attempts told"
 	case len(called.Attempts) == 0:
-		return "no attempt"
+		return noAttempt
 	default:
 		return called.Attempts[len(called.Attempts)-1].Verdict
 	}
@@ -168,21 +177,21 @@ func (r *results) tooFew(least float64) (problems []string) {
 		for _, count := range t.codes {
 			failed += count
 		}
-		if rate := t.rate(); of.sort == idempotent && failed > tolerated && rate < least {
+		if rate := t.rate(); of.sort == idempotent && of.route != visitor && failed > tolerated && rate < least {
 			problems = append(problems, fmt.Sprintf("of the idempotent calls by %s, %.3f %% succeeded, want %.1f %%", of.route, 100*rate, 100*least))
 		}
 	}
 	return problems
 }
 
-// table returns the results as text. attempts is how many attempts there were by each protocol.
-func (r *results) table(attempts map[rpc.Protocol]uint64) string {
+// table returns the results as text. attempts is how many there were by each route.
+func (r *results) table(attempts map[string]uint64) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var text strings.Builder
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "protocol\tcalls\t\tok\t%\tp50\tp99\tmax\tfailed\texcused\t")
-	calls := make(map[rpc.Protocol]int)
+	fmt.Fprintln(table, "by\tcalls\t\tok\t%\tp50\tp99\tmax\tfailed\texcused\t")
+	calls := make(map[string]int)
 	for _, of := range slices.SortedFunc(maps.Keys(r.groups), compareGroups) {
 		t := r.groups[of]
 		calls[of.route] += t.calls
@@ -190,9 +199,8 @@ func (r *results) table(attempts map[rpc.Protocol]uint64) string {
 			t.took.quantile(0.5), t.took.quantile(0.99), t.took.most.Round(10*time.Microsecond), counted(t.codes), counted(t.excused))
 	}
 	_ = table.Flush() // a builder takes all
-	for _, protocol := range slices.Sorted(maps.Keys(calls)) {
-		fmt.Fprintf(&text, "%s: %d attempts at %d calls and streams, %.3f each\n", protocol, attempts[protocol], calls[protocol],
-			float64(attempts[protocol])/float64(calls[protocol]))
+	for _, by := range slices.Sorted(maps.Keys(attempts)) {
+		fmt.Fprintf(&text, "%s: %d attempts at %d calls and streams, %.3f each\n", by, attempts[by], calls[by], float64(attempts[by])/float64(calls[by]))
 	}
 	return text.String()
 }
