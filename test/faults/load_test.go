@@ -29,6 +29,9 @@ const (
 	mixed
 )
 
+// String names the kind.
+func (k kind) String() string { return [...]string{"idempotent", "unrepeatable", "mixed"}[k] }
+
 const (
 	// tolerance is by how much a call may outlive its deadline, and the time that it has to wait for a processor.
 	tolerance = 50 * time.Millisecond

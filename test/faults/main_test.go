@@ -15,7 +15,7 @@ import (
 	"github.com/0x1d/goplt/internal/testprocess"
 )
 
-var long = flag.Bool("faults.long", false, "make outages as long as the fault matrix has them")
+var long = flag.Bool("faults.long", false, "make outages and load as long as the fault matrix has them")
 
 // stalls tells of any call's lateness whether the machine's is to blame.
 var stalls testprocess.Stalls

@@ -59,6 +59,8 @@ type host struct {
 	in registry.ServiceRegistry
 	// before is called with the ID of each call before it is answered.
 	before func(ctx context.Context, id string) error
+	// padding is a text that makes each answer larger.
+	padding string
 	// config adjusts the server's.
 	config func(*rpc.ServerConfig)
 	// instance is continued by this one, with its counts.
@@ -84,7 +86,9 @@ func (h host) start(t testing.TB, executions *ledger) *instance {
 		h.config(&config)
 	}
 	handlers := connectrpc.NewServer()
-	authv1connect.RegisterAuthServiceHandler(handlers, newHandler(executions, started.executed, h.before))
+	hosted := newHandler(executions, started.executed, h.before)
+	hosted.padding = h.padding
+	authv1connect.RegisterAuthServiceHandler(handlers, hosted)
 	options := []rpc.ServerOption{
 		rpc.WithListener(&countingListener{listener, started.conns}), rpc.WithServerConfig(config), rpc.WithServerLogger(slog.New(slog.DiscardHandler)),
 	}
@@ -137,6 +141,7 @@ type handler struct {
 	ledger   *ledger
 	executed *atomic.Int64
 	before   func(ctx context.Context, id string) error
+	padding  string
 }
 
 func newHandler(executions *ledger, executed *atomic.Int64, before func(ctx context.Context, id string) error) *handler {
@@ -157,7 +162,9 @@ func (h *handler) Login(ctx context.Context, request *authv1.LoginRequest) (*aut
 	if err := h.execute(ctx, request.GetEmail()); err != nil {
 		return nil, err
 	}
-	return loginResponse(request.GetEmail()), nil
+	response := loginResponse(request.GetEmail())
+	response.Tokens.RefreshToken = h.padding
+	return response, nil
 }
 
 // ValidateToken is idempotent. The ID of the call is its token.
@@ -165,7 +172,9 @@ func (h *handler) ValidateToken(ctx context.Context, request *authv1.ValidateTok
 	if err := h.execute(ctx, request.GetToken()); err != nil {
 		return nil, err
 	}
-	return validateResponse(request.GetToken()), nil
+	response := validateResponse(request.GetToken())
+	response.Claims.Email = h.padding
+	return response, nil
 }
 
 func loginResponse(id string) *authv1.LoginResponse {

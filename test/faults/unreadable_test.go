@@ -1,0 +1,127 @@
+//go:build integration
+
+package faults_test
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+
+	connectrpc "connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/config"
+	"github.com/0x1d/goplt/pkg/rpc"
+	"github.com/0x1d/goplt/pkg/servicestest"
+)
+
+// unreadable is an answer that nobody can read, by one protocol.
+type unreadable struct {
+	spoken rpc.Protocol
+	answer http.HandlerFunc
+	code   connectrpc.Code // 0 for any
+	text   string          // that the error says, among other things
+}
+
+// framed returns a message as gRPC has it.
+func framed(flags byte, message string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message)))) + message
+}
+
+// answering returns a handler that answers with headers, which are names and values, a body and, by gRPC, the trailers of a success.
+func answering(body string, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for at := 0; at < len(headers); at += 2 {
+			w.Header().Set(headers[at], headers[at+1])
+		}
+		if strings.HasPrefix(w.Header().Get("Content-Type"), "application/grpc") {
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		}
+		_, _ = w.Write([]byte(body))
+	}
+}
+
+// TestRow38Unreadable: the call was executed, and its answer cannot be read. It would be no better the second time.
+func TestRow38Unreadable(t *testing.T) {
+	t.Parallel()
+	const grpc, json = "application/grpc", "application/json"
+	for name, bad := range map[string]unreadable{
+		"grpc bad gzip":               {rpc.ProtocolAuto, answering(framed(1, "no gzip"), "Content-Type", grpc, "Grpc-Encoding", "gzip"), 0, "gzip"},
+		"grpc gzip without saying so": {rpc.ProtocolAuto, answering(framed(1, "no gzip"), "Content-Type", grpc), connectrpc.CodeInternal, "compress"},
+		"grpc unknown compression": {
+			rpc.ProtocolAuto, answering(framed(1, "x"), "Content-Type", grpc, "Grpc-Encoding", "zstd"), connectrpc.CodeInternal, `unknown encoding "zstd"`,
+		},
+		"grpc bad protobuf": {rpc.ProtocolAuto, answering(framed(0, "\xff\xff\xff"), "Content-Type", grpc), 0, "unmarshal message: proto"},
+		"grpc cut off":      {rpc.ProtocolAuto, answering(framed(0, "message")[:8], "Content-Type", grpc), connectrpc.CodeInternal, "promised 7 bytes"},
+		// The conformance suite has it that these two are unimplemented.
+		"grpc no message":          {rpc.ProtocolAuto, answering("", "Content-Type", grpc), connectrpc.CodeUnimplemented, "zero messages"},
+		"grpc two messages":        {rpc.ProtocolAuto, answering(framed(0, "")+framed(0, ""), "Content-Type", grpc), connectrpc.CodeUnimplemented, "multiple messages"},
+		"json bad gzip":            {rpc.ProtocolHTTP, answering("no gzip", "Content-Type", json, "Content-Encoding", "gzip"), 0, "gzip"},
+		"json unknown compression": {rpc.ProtocolHTTP, answering("x", "Content-Type", json, "Content-Encoding", "zstd"), connectrpc.CodeInternal, `unknown encoding "zstd"`},
+		"json bad JSON":            {rpc.ProtocolHTTP, answering(`{"user": `, "Content-Type", json), 0, "unmarshal message: "},
+		"json other JSON":          {rpc.ProtocolHTTP, answering(`[1]`, "Content-Type", json), 0, "unmarshal message: "},
+		"json page":                {rpc.ProtocolHTTP, answering("<html>welcome</html>", "Content-Type", "text/html"), connectrpc.CodeUnknown, `invalid content-type: "text/html"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row(t)
+			executions := newLedger()
+			gateway := servicestest.StartHTTPProxy(t, host{}.start(t, executions).Addr())
+			transport := reach(t, inMemory(speaking(bad.spoken)), gateway.Addr)
+			bad.expect(t, transport, gateway, executions)
+		})
+	}
+}
+
+func (bad unreadable) expect(t *testing.T, transport *rpc.Transport, gateway *servicestest.HTTPProxy, executions *ledger) {
+	t.Helper()
+	for range 3 {
+		for _, what := range both {
+			before := gateway.Requests("*")
+			if bad.answer != nil {
+				gateway.Respond("auth", bad.answer, servicestest.AfterExecution(), servicestest.Times(1))
+			}
+			made := invoke(t.Context(), transport, what, patience)
+			if made.err == nil || !strings.Contains(made.err.Error(), bad.text) {
+				t.Fatalf("the call ends with %v, want an error that says %q", made.err, bad.text)
+			}
+			code := cmp.Or(bad.code, connectrpc.CodeOf(made.err))
+			made.expect(t, executions, code, 1)
+			if got := gateway.Requests("*") - before; got != 1 {
+				t.Errorf("the call was sent %d times", got)
+			}
+			expectAtRest(t, transport)
+		}
+	}
+	await(t, "connections that are of no use to be closed", func() bool { return gateway.Open.Load() == 1 })
+}
+
+// TestRow38TooLarge: the answer is larger than the client takes, as it comes or once it is decompressed.
+func TestRow38TooLarge(t *testing.T) {
+	t.Parallel()
+	for name, padding := range map[string]string{"as it comes": incompressible(40 << 10), "decompressed": strings.Repeat("x", 256<<10)} {
+		for _, spoken := range byBoth {
+			t.Run(string(spokenBy(spoken))+" "+name, func(t *testing.T) {
+				row(t)
+				executions := newLedger()
+				gateway := servicestest.StartHTTPProxy(t, host{padding: padding}.start(t, executions).Addr())
+				transport := reach(t, inMemory(speaking(spoken), func(cfg *config.Config) { cfg.Defaults.MaxReceiveBytes = 10_000 }), gateway.Addr)
+				unreadable{spoken, nil, connectrpc.CodeResourceExhausted, "larger than configured max 10000"}.expect(t, transport, gateway, executions)
+				if came := gateway.FromServer.Load(); name == "decompressed" && came > 50_000 {
+					t.Errorf("%d bytes came: the test tests nothing", came)
+				}
+				expectUntouched(t, transport, spokenBy(spoken))
+			})
+		}
+	}
+}
+
+// incompressible returns a text of so many bytes that no compression makes less than half as large.
+func incompressible(size int) string {
+	text := make([]byte, size)
+	for at := range text {
+		text[at] = "0123456789abcdef"[rand.N(16)]
+	}
+	return string(text)
+}
