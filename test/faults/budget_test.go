@@ -13,8 +13,8 @@ import (
 	"github.com/0x1d/goplt/config"
 )
 
-// TestRow35Unavailable: executions fail, all of them, or a few more than the budget for retries can bear, or just as many, for as long as the load goes on.
-// Once what the budget held at first is used up, retries add at most a tenth to the load, as the servers see it.
+// TestRow35Unavailable: executions fail, all of them, or a few more than the budget for retries can bear, or just as many, for as long as the load
+// goes on. Once what the budget held at first is used up, retries add at most a tenth to the load, as the servers see it.
 func TestRow35Unavailable(t *testing.T) {
 	t.Parallel()
 	lasts := 8 * time.Second

@@ -21,8 +21,8 @@ import (
 // hurry is how soon a call that its caller cancels has to be over.
 const hurry = 10 * time.Millisecond
 
-// cancelled makes a call and cancels it as soon as under has returned, which waits until the call is where it is to be cancelled. It fails unless the call
-// ends as cancelled, and returns it and how long that took.
+// cancelled makes a call and cancels it as soon as under has returned, which waits until the call is where it is to be cancelled. It fails unless the
+// call ends as cancelled, and returns it and how long that took.
 func cancelled(t testing.TB, transport *rpc.Transport, what kind, under func()) (outcome, time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -112,8 +112,8 @@ func TestRow36CancelInBackoff(t *testing.T) {
 	}
 }
 
-// TestRow36CancelBeforeSent: the caller gives up before the request can be sent: while the connection is opened to a peer that says nothing, while all
-// connections are taken, and before the call was even begun.
+// TestRow36CancelBeforeSent: the caller gives up before the request can be sent: while the connection is opened to a peer that says nothing, while
+// all connections are taken, and before the call was even begun.
 func TestRow36CancelBeforeSent(t *testing.T) {
 	t.Parallel()
 	for _, spoken := range byBoth {

@@ -24,8 +24,9 @@
 //	42       TestRow42RollingRestart               rolling_test     nothing: all instances are restarted
 //
 // They drive what a program drives, goplt.NewRegistry, goplt.NewTransport and goplt.NewFactory with their clients, against rpc.Server, through real
-// sockets, by gRPC and by Connect/JSON where the row applies to both, and, where discovery is what fails, a real Consul agent. Package script stands in
-// where a real agent cannot be made to misbehave, and the fault kit of package servicestest where a network, a gateway or net/http's server cannot.
+// sockets, by gRPC and by Connect/JSON where the row applies to both, and, where discovery is what fails, a real Consul agent. Package script stands
+// in where a real agent cannot be made to misbehave, and the fault kit of package servicestest where a network, a gateway or net/http's server
+// cannot.
 //
 // Besides what its row expects, each test checks that
 //   - a call that is not idempotent was executed at most once, and exactly once if it succeeded, as counted by the servers;

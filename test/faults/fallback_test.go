@@ -244,8 +244,8 @@ func TestRow28GatewayRefusesGRPC(t *testing.T) {
 	}
 }
 
-// TestRow29TrailersStripped: what is in front of the instance loses the trailers, and with them the status of a call that was executed and must not be
-// executed again.
+// TestRow29TrailersStripped: what is in front of the instance loses the trailers, and with them the status of a call that was executed and must not
+// be executed again.
 func TestRow29TrailersStripped(t *testing.T) {
 	row(t)
 	executions := newLedger()

@@ -26,8 +26,8 @@ func inMemory(changes ...func(*config.Config)) *config.Config {
 	return cfg
 }
 
-// speaking has the client speak a protocol, over connections that are opened beforehand: on a machine that is busy, a peer may take longer to show that
-// it speaks HTTP/2 than a call waits for that.
+// speaking has the client speak a protocol, over connections that are opened beforehand: on a machine that is busy, a peer may take longer to show
+// that it speaks HTTP/2 than a call waits for that.
 func speaking(spoken rpc.Protocol) func(*config.Config) {
 	return func(cfg *config.Config) { cfg.Defaults.Protocol, cfg.Defaults.Pool.MinConnections = spoken, 1 }
 }

@@ -75,7 +75,8 @@ func panicOf(do func()) (reason any) {
 	return nil
 }
 
-// TestRow37Interceptor: an interceptor of the client's panics, before the call goes out or when it is back. That is its caller's to see, and nobody else's.
+// TestRow37Interceptor: an interceptor of the client's panics, before the call goes out or when it is back. That is its caller's to see, and nobody
+// else's.
 func TestRow37Interceptor(t *testing.T) {
 	t.Parallel()
 	for _, spoken := range byBoth {
@@ -170,8 +171,8 @@ func (s *panickingStream) Receive(message any) error {
 	return err
 }
 
-// TestRow37Message: the user's message panics in the middle of an attempt: when it is written, when the answer is read, or when the answer to a second
-// attempt is. The attempt gives back what it holds, its connection and the permit of a half-open breaker.
+// TestRow37Message: the user's message panics in the middle of an attempt: when it is written, when the answer is read, or when the answer to a
+// second attempt is. The attempt gives back what it holds, its connection and the permit of a half-open breaker.
 func TestRow37Message(t *testing.T) {
 	t.Parallel()
 	for _, spoken := range byBoth {
@@ -234,8 +235,8 @@ type panickingMessage struct{ proto.Message }
 // ProtoReflect implements [proto.Message].
 func (*panickingMessage) ProtoReflect() protoreflect.Message { panic(thePanic) }
 
-// TestRow37Logger: the handler of the log panics with each record: those of the watch, of Consul's, of a breaker that opens, of a fallback, of an ejection
-// and of its end, which come from calls and from goroutines that are nobody's. The records are lost, and nothing else.
+// TestRow37Logger: the handler of the log panics with each record: those of the watch, of Consul's, of a breaker that opens, of a fallback, of an
+// ejection and of its end, which come from calls and from goroutines that are nobody's. The records are lost, and nothing else.
 func TestRow37Logger(t *testing.T) {
 	row(t)
 	agent := consultest.Start(t)

@@ -109,8 +109,8 @@ func TestRow19GoAwayInFlight(t *testing.T) {
 	}
 }
 
-// TestRow20GoAwayAndClose: the instance says goodbye, takes responsibility for all calls under way, and is gone without an answer. Nobody knows which of
-// them were executed.
+// TestRow20GoAwayAndClose: the instance says goodbye, takes responsibility for all calls under way, and is gone without an answer. Nobody knows which
+// of them were executed.
 func TestRow20GoAwayAndClose(t *testing.T) {
 	t.Parallel()
 	const calls = 8

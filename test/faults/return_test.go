@@ -16,8 +16,8 @@ import (
 // longestReprobe is the longest that it takes until gRPC is looked at again where it was learned not to get through: a minute, and a fifth more.
 const longestReprobe = 72 * time.Second
 
-// TestRow33Restored: whatever kept gRPC from getting through is repaired. Within the interval, calls go by gRPC again, and none of them fails for that.
-// All ways to be broken wait at the same time, as each takes a minute.
+// TestRow33Restored: whatever kept gRPC from getting through is repaired. Within the interval, calls go by gRPC again, and none of them fails for
+// that. All ways to be broken wait at the same time, as each takes a minute.
 func TestRow33Restored(t *testing.T) {
 	row(t)
 	ways := []struct {

@@ -46,23 +46,27 @@ func answering(body string, headers ...string) http.HandlerFunc {
 // TestRow38Unreadable: the call was executed, and its answer cannot be read. It would be no better the second time.
 func TestRow38Unreadable(t *testing.T) {
 	t.Parallel()
-	const grpc, json = "application/grpc", "application/json"
+	const internal, unimplemented, unknown = connectrpc.CodeInternal, connectrpc.CodeUnimplemented, connectrpc.CodeUnknown
+	spokenGRPC := func(code connectrpc.Code, text, body string, headers ...string) unreadable {
+		return unreadable{rpc.ProtocolAuto, answering(body, append(headers, "Content-Type", "application/grpc")...), code, text}
+	}
+	spokenJSON := func(code connectrpc.Code, text, body string, headers ...string) unreadable {
+		return unreadable{rpc.ProtocolHTTP, answering(body, append([]string{"Content-Type", "application/json"}, headers...)...), code, text}
+	}
 	for name, bad := range map[string]unreadable{
-		"grpc bad gzip":               {rpc.ProtocolAuto, answering(framed(1, "no gzip"), "Content-Type", grpc, "Grpc-Encoding", "gzip"), 0, "gzip"},
-		"grpc gzip without saying so": {rpc.ProtocolAuto, answering(framed(1, "no gzip"), "Content-Type", grpc), connectrpc.CodeInternal, "compress"},
-		"grpc unknown compression": {
-			rpc.ProtocolAuto, answering(framed(1, "x"), "Content-Type", grpc, "Grpc-Encoding", "zstd"), connectrpc.CodeInternal, `unknown encoding "zstd"`,
-		},
-		"grpc bad protobuf": {rpc.ProtocolAuto, answering(framed(0, "\xff\xff\xff"), "Content-Type", grpc), 0, "unmarshal message: proto"},
-		"grpc cut off":      {rpc.ProtocolAuto, answering(framed(0, "message")[:8], "Content-Type", grpc), connectrpc.CodeInternal, "promised 7 bytes"},
+		"grpc bad gzip":               spokenGRPC(0, "gzip", framed(1, "no gzip"), "Grpc-Encoding", "gzip"),
+		"grpc gzip without saying so": spokenGRPC(internal, "compress", framed(1, "no gzip")),
+		"grpc unknown compression":    spokenGRPC(internal, `unknown encoding "zstd"`, framed(1, "x"), "Grpc-Encoding", "zstd"),
+		"grpc bad protobuf":           spokenGRPC(0, "unmarshal message: proto", framed(0, "\xff\xff\xff")),
+		"grpc cut off":                spokenGRPC(internal, "promised 7 bytes", framed(0, "message")[:8]),
 		// The conformance suite has it that these two are unimplemented.
-		"grpc no message":          {rpc.ProtocolAuto, answering("", "Content-Type", grpc), connectrpc.CodeUnimplemented, "zero messages"},
-		"grpc two messages":        {rpc.ProtocolAuto, answering(framed(0, "")+framed(0, ""), "Content-Type", grpc), connectrpc.CodeUnimplemented, "multiple messages"},
-		"json bad gzip":            {rpc.ProtocolHTTP, answering("no gzip", "Content-Type", json, "Content-Encoding", "gzip"), 0, "gzip"},
-		"json unknown compression": {rpc.ProtocolHTTP, answering("x", "Content-Type", json, "Content-Encoding", "zstd"), connectrpc.CodeInternal, `unknown encoding "zstd"`},
-		"json bad JSON":            {rpc.ProtocolHTTP, answering(`{"user": `, "Content-Type", json), 0, "unmarshal message: "},
-		"json other JSON":          {rpc.ProtocolHTTP, answering(`[1]`, "Content-Type", json), 0, "unmarshal message: "},
-		"json page":                {rpc.ProtocolHTTP, answering("<html>welcome</html>", "Content-Type", "text/html"), connectrpc.CodeUnknown, `invalid content-type: "text/html"`},
+		"grpc no message":          spokenGRPC(unimplemented, "zero messages", ""),
+		"grpc two messages":        spokenGRPC(unimplemented, "multiple messages", framed(0, "")+framed(0, "")),
+		"json bad gzip":            spokenJSON(0, "gzip", "no gzip", "Content-Encoding", "gzip"),
+		"json unknown compression": spokenJSON(internal, `unknown encoding "zstd"`, "x", "Content-Encoding", "zstd"),
+		"json bad JSON":            spokenJSON(0, "unmarshal message: ", `{"user": `),
+		"json other JSON":          spokenJSON(0, "unmarshal message: ", `[1]`),
+		"json page":                spokenJSON(unknown, `invalid content-type: "text/html"`, "<html>welcome</html>", "Content-Type", "text/html"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			row(t)

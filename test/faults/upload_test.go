@@ -99,7 +99,8 @@ func startUploads(t *testing.T, answers manner) (addr string, executions *servic
 	}
 	config := rpc.DefaultServerConfig()
 	config.RequestTimeout = within
-	server, err := rpc.NewServer(handlers, rpc.WithListener(narrowListener{listener}), rpc.WithServerConfig(config), rpc.WithServerLogger(slog.New(slog.DiscardHandler)))
+	quiet := rpc.WithServerLogger(slog.New(slog.DiscardHandler))
+	server, err := rpc.NewServer(handlers, rpc.WithListener(narrowListener{listener}), rpc.WithServerConfig(config), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,12 +123,12 @@ func (l narrowListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// lingering is for how long net/http's server, over HTTP/1.1, lets an answer be heard that it has given before it had read the request. Where the machine
-// is busy with other things for longer, the answer is lost with the connection.
+// lingering is for how long net/http's server, over HTTP/1.1, lets an answer be heard that it has given before it had read the request. Where the
+// machine is busy with other things for longer, the answer is lost with the connection.
 const lingering = 500 * time.Millisecond
 
-// upload uploads a message, or so many. It does so in the manner of generated clients, which send until they are told that nobody listens any more, and
-// then ask for the answer.
+// upload uploads a message, or so many. It does so in the manner of generated clients, which send until they are told that nobody listens any more,
+// and then ask for the answer.
 func upload(t *testing.T, transport *rpc.Transport, spec connectrpc.Spec, pieces int) (answer, id string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -218,7 +219,8 @@ func expectUpload(t *testing.T, transport *rpc.Transport, executions *serviceste
 	}
 	failure, failed := errors.AsType[*connectrpc.Error](err)
 	switch {
-	case failed && answers != atLast && !failure.IsRemote() && failure.Code() == connectrpc.CodeUnavailable && stalls.Between(began, time.Now()) > lingering:
+	case failed && answers != atLast && !failure.IsRemote() && failure.Code() == connectrpc.CodeUnavailable &&
+		stalls.Between(began, time.Now()) > lingering:
 		t.Logf("too busy a machine: %v", err)
 		return false
 	case answers == refusing || answers == unreading:
