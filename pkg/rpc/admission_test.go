@@ -157,11 +157,8 @@ func TestAdmissionOfStreams(t *testing.T) {
 
 // TestAdmissionOfStreamsThatFailToOpen: they leave no place taken.
 func TestAdmissionOfStreamsThatFailToOpen(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
-	transport, _ := only(t, down.Addr().String(), admission(rpc.AdmissionConfig{MaxConcurrentCalls: 1}))
+	down := nobody(t)
+	transport, _ := only(t, down, admission(rpc.AdmissionConfig{MaxConcurrentCalls: 1}))
 	for range 3 {
 		stream, err := transport.NewClientStream(t.Context(), specChat)
 		if err != nil {

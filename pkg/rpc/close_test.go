@@ -275,17 +275,14 @@ func TestKeyPoolDrainTimeout(t *testing.T) {
 func TestCloseWhileWaiting(t *testing.T) {
 	silentPeer := listen(t)
 	serveOn(t, deaf{Listener: silentPeer, toAll: true}, nil, http1Only)
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
+	down := nobody(t)
 	for _, row := range []struct {
 		name string
 		reg  *scripted
 	}{
 		{"for the registry", silent()},
 		{"for a connection", newScripted(instanceAt(t, "one", silentPeer.Addr().String()))},
-		{"for the next attempt", newScripted(instanceAt(t, "one", down.Addr().String()))},
+		{"for the next attempt", newScripted(instanceAt(t, "one", down))},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			config := rpc.DefaultClientConfig()

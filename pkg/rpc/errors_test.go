@@ -36,10 +36,7 @@ func pinned(text string) string {
 
 // TestCallErrorText pins what a caller reads.
 func TestCallErrorText(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
+	down := nobody(t)
 	answers := func(codes ...connect.Code) string {
 		handler := &authHandler{}
 		handler.validate = func(context.Context, *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
@@ -60,12 +57,12 @@ func TestCallErrorText(t *testing.T) {
 				"attempt 2: one (ADDR) by grpc, processed, TIME]",
 		},
 		{
-			"nobody there", down.Addr().String(), func(config *rpc.ClientConfig) { config.Retry.MaxAttempts = 2 },
+			"nobody there", down, func(config *rpc.ClientConfig) { config.Retry.MaxAttempts = 2 },
 			"unavailable: dial tcp ADDR: connect: connection refused [scripted:///auth; " +
 				"attempt 1: one (ADDR) by grpc, not sent, TIME; " +
 				"attempt 2: one (ADDR) by grpc, not sent, TIME]",
 		},
-		{"one attempt that is no answer is explained", down.Addr().String(), func(config *rpc.ClientConfig) {
+		{"one attempt that is no answer is explained", down, func(config *rpc.ClientConfig) {
 			config.Retry.MaxAttempts, config.Protocol = 1, rpc.ProtocolHTTP
 		}, "unavailable: dial tcp ADDR: connect: connection refused [scripted:///auth; " +
 			"attempt 1: one (ADDR) by http, not sent, TIME]"},
@@ -98,11 +95,8 @@ func TestCallErrorText(t *testing.T) {
 // TestCallErrorLog pins the structure that a log gets of the CallError itself. connect.Client wraps the errors of its calls in errors.Join,
 // which hides a LogValue; whoever wants the structure takes the CallError out.
 func TestCallErrorLog(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
-	transport, _ := only(t, down.Addr().String(), func(config *rpc.ClientConfig) { config.Retry.MaxAttempts = 2 })
+	down := nobody(t)
+	transport, _ := only(t, down, func(config *rpc.ClientConfig) { config.Retry.MaxAttempts = 2 })
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Error("failed", "error", callError(t, login(t.Context(), transport)))
 	var got struct {

@@ -113,10 +113,7 @@ func TestHedgeOrder(t *testing.T) {
 
 // TestHedgeLeavesProbesAlone: a breaker's probes are not for attempts that may not be made.
 func TestHedgeLeavesProbesAlone(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
+	down := nobody(t)
 	var hedges atomic.Bool
 	begun, released := make(chan struct{}), make(chan struct{})
 	handler := &authHandler{validate: func(context.Context, *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
@@ -127,7 +124,7 @@ func TestHedgeLeavesProbesAlone(t *testing.T) {
 		return &authv1.ValidateTokenResponse{Claims: &authv1.TokenClaims{UserId: "u"}}, nil
 	}}
 	transport := newTransport(t, newScripted(
-		instanceAt(t, "down", down.Addr().String()), instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()),
+		instanceAt(t, "down", down), instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()),
 	), func(config *rpc.ClientConfig) {
 		hedged(rpc.HedgeConfig{Delay: time.Millisecond})(config)
 		config.Breaker.MinCalls, config.Breaker.OpenFor, config.Outlier.Enabled, config.AttemptTimeout = 1, time.Hour, false, 0
@@ -154,10 +151,7 @@ func TestHedgeLeavesProbesAlone(t *testing.T) {
 
 // TestHedgeLeavesTheAnswerAlone: what the first attempt writes to is not looked at by another, for its type. The race detector tells.
 func TestHedgeLeavesTheAnswerAlone(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
+	down := nobody(t)
 	handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
 		defer cancel()
@@ -165,7 +159,7 @@ func TestHedgeLeavesTheAnswerAlone(t *testing.T) {
 		return &authv1.ValidateTokenResponse{Claims: &authv1.TokenClaims{UserId: "u"}}, nil
 	}}
 	transport := newTransport(t, newScripted(
-		instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()), instanceAt(t, "down", down.Addr().String()),
+		instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()), instanceAt(t, "down", down),
 	), func(config *rpc.ClientConfig) {
 		hedged(rpc.HedgeConfig{Delay: time.Millisecond})(config)
 		config.Breaker.Enabled, config.Outlier.Enabled = false, false
@@ -180,10 +174,7 @@ func TestHedgeLeavesTheAnswerAlone(t *testing.T) {
 
 // TestHedgeLogCalls: a log's handler may make calls by the transport that it is told of.
 func TestHedgeLogCalls(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
+	down := nobody(t)
 	config := rpc.DefaultClientConfig()
 	hedged(rpc.HedgeConfig{Delay: time.Millisecond})(&config)
 	config.Breaker.MinCalls, config.Breaker.OpenFor, config.Breaker.HalfOpenSuccesses = 1, time.Millisecond, 2
@@ -199,7 +190,7 @@ func TestHedgeLogCalls(t *testing.T) {
 	}
 	handler := &authHandler{}
 	transport, err := rpc.NewTransport("scripted:///auth", newScripted(
-		instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()), instanceAt(t, "down", down.Addr().String()),
+		instanceAt(t, "well", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()), instanceAt(t, "down", down),
 	), rpc.WithClientConfig(config), rpc.WithLogger(slog.New(actingHandler{slog.DiscardHandler, act})))
 	if err != nil {
 		t.Fatal(err)

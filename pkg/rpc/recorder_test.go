@@ -35,6 +35,21 @@ func listen(t testing.TB) *recorder {
 	return &recorder{Listener: listener}
 }
 
+// nobody returns an address where connections are refused, and where nobody else will listen during the test: it is that of a client's end.
+func nobody(t testing.TB) string {
+	t.Helper()
+	listener := listen(t)
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		_ = listener.Close()
+	})
+	return conn.LocalAddr().String()
+}
+
 // secured returns a recorder of what passes inside TLS.
 func secured(t testing.TB, config *tls.Config) *recorder {
 	plain := listen(t)

@@ -228,11 +228,8 @@ func TestStreamThroughProxyThatRefusesGRPC(t *testing.T) {
 
 func TestStreamOpensOnAnotherInstance(t *testing.T) {
 	_, addr := wordsAt(t, nil, http1And2)
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
-	transport := newTransport(t, newScripted(instanceAt(t, "down", down.Addr().String()), instanceAt(t, "up", addr)), func(config *rpc.ClientConfig) {
+	down := nobody(t)
+	transport := newTransport(t, newScripted(instanceAt(t, "down", down), instanceAt(t, "up", addr)), func(config *rpc.ClientConfig) {
 		config.Retry.InitialBackoff, config.Breaker.Enabled = time.Millisecond, false
 	})
 	client := connect.NewClient(transport)
@@ -275,11 +272,8 @@ func TestBidiFindsInstanceWithHTTP2(t *testing.T) {
 }
 
 func TestStreamFailsToOpen(t *testing.T) {
-	down := listen(t)
-	if err := down.Close(); err != nil {
-		t.Fatal(err)
-	}
-	transport, status := only(t, down.Addr().String(), func(config *rpc.ClientConfig) { config.Retry.InitialBackoff = time.Millisecond })
+	down := nobody(t)
+	transport, status := only(t, down, func(config *rpc.ClientConfig) { config.Retry.InitialBackoff = time.Millisecond })
 	stream, err := transport.NewClientStream(t.Context(), specChat)
 	if err != nil {
 		t.Fatal(err)
