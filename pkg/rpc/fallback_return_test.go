@@ -60,8 +60,8 @@ func startForked(t testing.TB, http2Addr, http1Addr func() string) string {
 	return listener.Addr().String()
 }
 
-// TestFault33Restored: when gRPC gets through again, a probe finds out, and no call fails for it. Where the evidence was hard, that takes no health.
-func TestFault33Restored(t *testing.T) {
+// TestReprobe: when gRPC gets through again, a probe finds out, and no call fails for it. Where the evidence was hard, that takes no health.
+func TestReprobe(t *testing.T) {
 	const answered, status, works = "was answered over HTTP/2", "brought a grpc-status", "brought a message and a trailer"
 	for _, row := range []struct {
 		name    string

@@ -109,35 +109,8 @@ func hasChange(transport *rpc.Transport, what string) bool {
 
 const noteHTTP = "is spoken to by Connect/JSON over HTTP/1.1, because gRPC does not get through: "
 
-// TestFault29TrailersStripped: a call that is not idempotent and whose answer lost its trailers was executed. It fails, once.
-func TestFault29TrailersStripped(t *testing.T) {
-	handler := &authHandler{}
-	proxy := startStripper(t, startHTTP(t, handler.withHealth(t), http2Only).Listener.Addr().String())
-	transport, status := only(t, proxy.addr, nil)
-	err := login(t.Context(), transport)
-	expectCode(t, err, connect.CodeInternal)
-	if attempts := callError(t, err).Attempts; len(attempts) != 1 || attempts[0].Protocol != rpc.ProtocolGRPC || attempts[0].Verdict != "processed" {
-		t.Errorf("attempts %v; want one by gRPC that was processed", attempts)
-	}
-	expectCount(t, "logins", &handler.logins, 1)
-	await(t, "the probe", func() bool { return status().Protocol == rpc.ProtocolHTTP })
-	for range 5 {
-		if err := login(t.Context(), transport); err != nil {
-			t.Error(err)
-		}
-	}
-	expectCount(t, "logins", &handler.logins, 6)
-	expectCount(t, "gRPC calls", &proxy.grpc, 1)
-	expectCount(t, "gRPC probes", &proxy.health, 1)
-	expectAtRest(t, status(), rpc.ProtocolHTTP)
-	expectChange(t, transport, noteHTTP)
-	if got := status(); got.Calls != 6 || got.Failures != 1 {
-		t.Errorf("%d calls, %d failures; want 6 and 1", got.Calls, got.Failures)
-	}
-}
-
-// TestFault29ManyCallers: however many find out at the same time, each call is executed once.
-func TestFault29ManyCallers(t *testing.T) {
+// TestTrailersStrippedFromMany: however many find out at the same time, each call is executed once.
+func TestTrailersStrippedFromMany(t *testing.T) {
 	for _, health := range []bool{true, false} {
 		t.Run(fmt.Sprintf("health %t", health), func(t *testing.T) {
 			handler := &authHandler{}
@@ -171,8 +144,8 @@ func TestFault29ManyCallers(t *testing.T) {
 	}
 }
 
-// TestFault29WithoutHealth: an instance that has no health to be probed is judged by calls in a row, each sent once and by one protocol.
-func TestFault29WithoutHealth(t *testing.T) {
+// TestTrailersStrippedWithoutHealth: an instance that has no health to be probed is judged by calls in a row, each sent once and by one protocol.
+func TestTrailersStrippedWithoutHealth(t *testing.T) {
 	handler := &authHandler{}
 	proxy := startStripper(t, startHTTP(t, handler.mount(), http2Only).Listener.Addr().String())
 	transport, status := only(t, proxy.addr, nil)
@@ -194,8 +167,8 @@ func TestFault29WithoutHealth(t *testing.T) {
 	expectChange(t, transport, noteHTTP)
 }
 
-// TestFault29NothingAnswersJSON: where Connect/JSON does not answer either, calls go on by gRPC, and none is sent twice.
-func TestFault29NothingAnswersJSON(t *testing.T) {
+// TestTrailersStrippedAndNoJSON: where Connect/JSON does not answer either, calls go on by gRPC, and none is sent twice.
+func TestTrailersStrippedAndNoJSON(t *testing.T) {
 	for name, other := range map[string]http.Handler{
 		"text": http.NotFoundHandler(), "a gateway's JSON": healthAnswer(http.StatusNotFound, "application/json", `{"message":"no route"}`),
 	} {
@@ -220,44 +193,36 @@ func TestFault29NothingAnswersJSON(t *testing.T) {
 	}
 }
 
-// TestFault30TrailersStrippedIdempotent: a call that is idempotent succeeds at once.
-func TestFault30TrailersStrippedIdempotent(t *testing.T) {
-	for _, health := range []bool{true, false} {
-		t.Run(fmt.Sprintf("health %t", health), func(t *testing.T) {
-			handler := &authHandler{}
-			service := handler.mount()
-			if health {
-				service = handler.withHealth(t)
-			}
-			proxy := startStripper(t, startHTTP(t, service, http2Only).Listener.Addr().String())
-			transport, status := only(t, proxy.addr, nil)
-			ctx, info := connect.NewClientContext(t.Context())
-			if err := validate(ctx, transport); err != nil {
-				t.Fatal(err)
-			}
-			if info.Protocol != connect.ProtocolNameConnect {
-				t.Errorf("the call's protocol is %q, want connect: that is what brought the answer", info.Protocol)
-			}
-			expectCount(t, "executions", &handler.validations, 2)
-			calls := int64(1)
-			await(t, "the switch", func() bool {
-				if err := validate(t.Context(), transport); err != nil {
-					t.Error(err)
-				}
-				calls++
-				return status().Protocol == rpc.ProtocolHTTP
-			})
-			before := proxy.grpc.Load()
-			if err := validate(t.Context(), transport); err != nil {
-				t.Error(err)
-			}
-			expectCount(t, "gRPC calls", &proxy.grpc, before)
-			expectCount(t, "executions", &handler.validations, calls+1+before)
-			expectAtRest(t, status(), rpc.ProtocolHTTP)
-			if got := status(); got.Failures != 0 {
-				t.Errorf("%d failures: to find out the protocol is none", got.Failures)
-			}
-		})
+// TestTrailersStrippedIdempotent: calls that are idempotent succeed all the while that calls alone find out.
+func TestTrailersStrippedIdempotent(t *testing.T) {
+	handler := &authHandler{}
+	proxy := startStripper(t, startHTTP(t, handler.mount(), http2Only).Listener.Addr().String())
+	transport, status := only(t, proxy.addr, nil)
+	ctx, info := connect.NewClientContext(t.Context())
+	if err := validate(ctx, transport); err != nil {
+		t.Fatal(err)
+	}
+	if info.Protocol != connect.ProtocolNameConnect {
+		t.Errorf("the call's protocol is %q, want connect: that is what brought the answer", info.Protocol)
+	}
+	expectCount(t, "executions", &handler.validations, 2)
+	calls := int64(1)
+	await(t, "the switch", func() bool {
+		if err := validate(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+		calls++
+		return status().Protocol == rpc.ProtocolHTTP
+	})
+	before := proxy.grpc.Load()
+	if err := validate(t.Context(), transport); err != nil {
+		t.Error(err)
+	}
+	expectCount(t, "gRPC calls", &proxy.grpc, before)
+	expectCount(t, "executions", &handler.validations, calls+1+before)
+	expectAtRest(t, status(), rpc.ProtocolHTTP)
+	if got := status(); got.Failures != 0 {
+		t.Errorf("%d failures: to find out the protocol is none", got.Failures)
 	}
 }
 

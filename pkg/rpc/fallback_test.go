@@ -2,7 +2,6 @@ package rpc_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +18,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
-	"github.com/0x1d/goplt/internal/testcert"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -96,82 +94,6 @@ func expectCount(t *testing.T, what string, got *atomic.Int64, want int64) {
 	}
 }
 
-func TestFault26HTTP1OnlyServer(t *testing.T) {
-	handler, listener := &authHandler{}, listen(t)
-	serveOn(t, listener, handler.mount(), http1Only)
-	transport, status := only(t, listener.Addr().String(), nil)
-	if err := login(t.Context(), transport); err != nil {
-		t.Fatalf("first call: %v", err)
-	}
-	expectCount(t, "logins", &handler.logins, 1)
-	for range 5 {
-		if err := login(t.Context(), transport); err != nil {
-			t.Fatal(err)
-		}
-	}
-	expectCount(t, "logins", &handler.logins, 6)
-	expectAtRest(t, status(), rpc.ProtocolHTTP)
-	if all, http2, http1 := listener.begins(); all != 2 || http2 != 1 || http1 != 1 {
-		t.Errorf("%d connections, %d with an HTTP/2 preface, %d with HTTP/1.1; want 2, 1, 1", all, http2, http1)
-	}
-	if got := status(); got.Calls != 6 || got.Failures != 0 {
-		t.Errorf("%d calls, %d failures; want 6 and 0: to find out the protocol is no failure", got.Calls, got.Failures)
-	}
-}
-
-// TestFault26ManyFirstCalls: callers who find out at the same time share what they find, and each call is executed once.
-func TestFault26ManyFirstCalls(t *testing.T) {
-	handler := &authHandler{}
-	server := startHTTP(t, handler.mount(), http1Only)
-	transport, status := only(t, server.Listener.Addr().String(), nil)
-	var calls sync.WaitGroup
-	for range 32 {
-		calls.Go(func() {
-			if err := login(t.Context(), transport); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	calls.Wait()
-	expectCount(t, "logins", &handler.logins, 32)
-	expectAtRest(t, status(), rpc.ProtocolHTTP)
-}
-
-func TestFault27TLSWithoutH2(t *testing.T) {
-	authority := testcert.New(t)
-	pair := authority.Issue(t, "127.0.0.1")
-	certificate, err := tls.LoadX509KeyPair(pair.CertFile, pair.KeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []struct {
-		name   string
-		offers []string
-	}{
-		{"server without ALPN", nil},
-		{"server with http/1.1 only", []string{"http/1.1"}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			handler := &authHandler{}
-			listener := secured(t, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: row.offers})
-			serveOn(t, listener, handler.mount(), http1Only)
-			transport, status := only(t, listener.Addr().String(), func(config *rpc.ClientConfig) {
-				config.TLS = rpc.TLSConfig{Enabled: true, CAFile: authority.CAFile}
-			})
-			for range 3 {
-				if err := login(t.Context(), transport); err != nil {
-					t.Fatal(err)
-				}
-			}
-			expectCount(t, "logins", &handler.logins, 3)
-			expectAtRest(t, status(), rpc.ProtocolHTTP)
-			if all, http2, http1 := listener.begins(); all != 2 || http2 != 0 || http1 != 1 {
-				t.Errorf("%d connections, %d with an HTTP/2 preface, %d with HTTP/1.1; want 2, 0, 1", all, http2, http1)
-			}
-		})
-	}
-}
-
 // blockGRPC is a proxy that lets everything through but gRPC, which it answers with status.
 func blockGRPC(next http.Handler, status int, refused *atomic.Int64) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
@@ -182,33 +104,6 @@ func blockGRPC(next http.Handler, status int, refused *atomic.Int64) http.Handle
 		}
 		next.ServeHTTP(response, request)
 	})
-}
-
-func TestFault28ProxyRefusesGRPC(t *testing.T) {
-	for _, code := range []int{http.StatusUnsupportedMediaType, 464, http.StatusHTTPVersionNotSupported} {
-		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			var handler authHandler
-			var refused atomic.Int64
-			server := startHTTP(t, blockGRPC(handler.mount(), code, &refused), http1And2)
-			transport, status := only(t, server.Listener.Addr().String(), nil)
-			ctx, info := connect.NewClientContext(t.Context())
-			info.RequestHeader().Set("X-Of-The-Caller", "kept")
-			if err := login(ctx, transport); err != nil {
-				t.Fatal(err)
-			}
-			if info.Protocol != connect.ProtocolNameConnect {
-				t.Errorf("the call's protocol is %q, want connect: that is what brought the answer", info.Protocol)
-			}
-			for range 3 {
-				if err := login(t.Context(), transport); err != nil {
-					t.Fatal(err)
-				}
-			}
-			expectCount(t, "gRPC calls that met the proxy", &refused, 1)
-			expectCount(t, "logins", &handler.logins, 4)
-			expectAtRest(t, status(), rpc.ProtocolHTTP)
-		})
-	}
 }
 
 // TestFallbackNeedsOwnEvidence: that another call has found gRPC not to get through is no reason to send a call again which did.
@@ -395,44 +290,8 @@ func TestPeerSilentToAll(t *testing.T) {
 	}
 }
 
-func TestFault31BurstsOf502(t *testing.T) {
-	for _, spoken := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolHTTP} {
-		t.Run(string(spoken), func(t *testing.T) {
-			var handler authHandler
-			var left, met atomic.Int64
-			service := handler.withHealth(t)
-			server := startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-				met.Add(1)
-				if left.Add(-1) >= 0 {
-					http.Error(response, "<html>bad gateway</html>", http.StatusBadGateway)
-					return
-				}
-				service.ServeHTTP(response, request)
-			}), http1And2)
-			transport, status := only(t, server.Listener.Addr().String(), protocol(spoken))
-			left.Store(2)
-			if err := validate(t.Context(), transport); err != nil {
-				t.Errorf("idempotent: %v", err)
-			}
-			expectCount(t, "validations", &handler.validations, 1)
-			expectCount(t, "requests", &met, 3)
-			left.Store(1)
-			expectCode(t, login(t.Context(), transport), connect.CodeUnavailable)
-			expectCount(t, "logins", &handler.logins, 0)
-			expectCount(t, "requests", &met, 4)
-			want := rpc.ProtocolGRPC
-			if spoken == rpc.ProtocolHTTP {
-				want = rpc.ProtocolHTTP
-			}
-			if got := status(); got.Protocol != want || got.InFlight != 0 || got.Failures != 3 {
-				t.Errorf("status %+v; want protocol %s and 3 failures", got, want)
-			}
-			expectNoChange(t, transport, "probed")
-		})
-	}
-}
-
-func TestFault32ApplicationErrors(t *testing.T) {
+// TestApplicationErrors: whatever the service says, its words and details reach the caller as they are.
+func TestApplicationErrors(t *testing.T) {
 	for _, spoken := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolHTTP} {
 		for _, code := range []connect.Code{
 			connect.CodeUnimplemented, connect.CodeUnknown, connect.CodeInternal, connect.CodeUnavailable, connect.CodeDeadlineExceeded,

@@ -2,7 +2,6 @@ package rpc_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -48,12 +47,6 @@ func nobody(t testing.TB) string {
 		_ = listener.Close()
 	})
 	return conn.LocalAddr().String()
-}
-
-// secured returns a recorder of what passes inside TLS.
-func secured(t testing.TB, config *tls.Config) *recorder {
-	plain := listen(t)
-	return &recorder{Listener: tls.NewListener(plain.Listener, config)}
 }
 
 func (r *recorder) Accept() (net.Conn, error) {
