@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -17,7 +18,9 @@ type Conn struct {
 	lastUsed  atomic.Int64 // Unix nanoseconds of the latest end of a call
 	abandoned atomic.Bool
 	retired   atomic.Bool // takes no further calls; set under pool.mu
-	parked    bool        // in pool.idle; guarded by pool.mu
+	// reservation numbers those of an HTTP/1.1 connection, of which one follows the other; reservedNoMore follows the last.
+	reservation atomic.Uint64
+	parked      bool // in pool.idle; guarded by pool.mu
 }
 
 // RoundTrip sends a request in the slot reserved. The response's body has to be closed.
@@ -46,6 +49,18 @@ func (c *Conn) Abandon() uint64 {
 	return c.observed.bytesWritten()
 }
 
+const reservedNoMore = math.MaxUint64
+
+// Reservation identifies the slot reserved, of an HTTP/1.1 connection.
+func (c *Conn) Reservation() uint64 { return c.reservation.Load() }
+
+// AbandonReservation is Abandon for one who may not have the slot any more: if another has reserved it since, or does so now, nothing happens.
+func (c *Conn) AbandonReservation(reservation uint64) {
+	if c.reservation.CompareAndSwap(reservation, reservedNoMore) {
+		c.Abandon()
+	}
+}
+
 // BytesWritten returns how many bytes were written to the connection so far.
 func (c *Conn) BytesWritten() uint64 { return c.observed.bytesWritten() }
 
@@ -61,12 +76,17 @@ func (c *Conn) Usable() bool {
 
 // reserve takes a slot, if the connection has one free.
 func (c *Conn) reserve() bool {
-	if !c.Usable() {
-		c.retire(c.ended())
+	if c.retired.Load() || c.observed.goAway.Load() || c.client.Reserve() != nil {
+		if !c.Usable() {
+			c.retire(c.ended())
+		}
 		return false
 	}
-	if c.client.Reserve() != nil {
-		return false
+	if c.pool.config.Kind == HTTP1 {
+		if last := c.reservation.Load(); last == reservedNoMore || !c.reservation.CompareAndSwap(last, last+1) {
+			c.client.Release()
+			return false // it is being abandoned
+		}
 	}
 	if pings := c.observed.pings; pings != nil {
 		pings.reserved.Add(1)

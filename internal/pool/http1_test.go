@@ -187,3 +187,40 @@ func TestAbandon(t *testing.T) {
 		t.Errorf("%d bytes written after Abandon", n)
 	}
 }
+
+// TestAbandonReservation: an HTTP/1.1 connection is closed for whom it is reserved, or for whom it was last, and not for those before.
+func TestAbandonReservation(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, http1, 0, echoRemote)
+	p := newPool(t, config(server.addr, pool.HTTP1))
+
+	first := acquire(t, p)
+	stale := first.Reservation()
+	if _, err := call(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	second := acquire(t, p)
+	first.AbandonReservation(stale)
+	if _, err := call(t.Context(), second); err != nil {
+		t.Errorf("a call on a connection that was not its predecessor's to abandon: %v", err)
+	}
+	if accepted := server.accepted.Load(); accepted != 1 {
+		t.Errorf("%d connections; want one, used again", accepted)
+	}
+
+	third := acquire(t, p)
+	third.AbandonReservation(third.Reservation())
+	if _, err := call(t.Context(), third); err == nil {
+		t.Error("a call on an abandoned connection succeeded")
+	}
+	fourth := acquire(t, p)
+	last := fourth.Reservation()
+	if _, err := call(t.Context(), fourth); err != nil {
+		t.Fatal(err)
+	}
+	fourth.AbandonReservation(last)
+	mustCall(t, p)
+	if accepted := server.accepted.Load(); accepted != 3 {
+		t.Errorf("%d connections; want a new one after each that was abandoned", accepted)
+	}
+}

@@ -119,12 +119,18 @@ func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
 	if err := ctx.Err(); err != nil { // net/http writes a request over HTTP/1.1 before it looks at its context
 		return nil, fmt.Errorf("connection to %s: %w", p.config.Addr, err)
 	}
-	if p.queued.Load() == 0 {
-		if conn := p.take(); conn != nil {
-			return conn, nil
-		}
+	if conn := p.TryAcquire(); conn != nil {
+		return conn, nil
 	}
 	return p.wait(ctx)
+}
+
+// TryAcquire returns a connection with a slot reserved, or nil if there is none or if others wait for one.
+func (p *Pool) TryAcquire() *Conn {
+	if p.queued.Load() > 0 {
+		return nil
+	}
+	return p.take()
 }
 
 // take reserves a slot on a connection that is there.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -41,6 +42,7 @@ func (c *call) admit() (resilience.Place, error) {
 	if place, ok := t.admission.TryAcquire(); ok {
 		return place, nil
 	}
+	c.at = time.Time{} // from here on, it waits
 	ctx, cancel := c.bounded()
 	defer cancel()
 	place, err := t.admission.Acquire(ctx)

@@ -24,6 +24,7 @@ type call struct {
 	request   any
 	received  bool
 
+	at       time.Time   // when it began, until its first exchange does, or waits for something; reading the clock costs
 	deadline time.Time   // of the whole call; zero if it has none
 	number   int         // of the attempts begun, but for one that was sent again at once
 	refused  int         // how many of them the peer refused
@@ -32,6 +33,9 @@ type call struct {
 	attempts []Attempt   // what became of them; an attempt by both protocols appears twice
 	resent   bool        // whether one was made at once because the one before was provably not executed
 	apart    bool        // whether this is one attempt of several at a time, of a call that is hedged
+
+	first exchange // of the call: most have no other, and so need no more memory
+	begun bool     // whether it was used
 }
 
 var _ connect.ClientStream = (*call)(nil)
@@ -67,8 +71,9 @@ func (c *call) Receive(dst any) error {
 		return c.failed(unavailable(ErrClosed))
 	}
 	defer c.transport.end()
+	c.at = time.Now()
 	if timeout := c.policy.timeout; timeout > 0 {
-		c.deadline = time.Now().Add(timeout)
+		c.deadline = c.at.Add(timeout)
 	}
 	if own, ok := c.ctx.Deadline(); ok && (c.deadline.IsZero() || own.Before(c.deadline)) {
 		c.deadline = own
@@ -183,7 +188,12 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 	if err := ctx.Err(); err != nil {
 		return &failure{err: contextError(err)}
 	}
-	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.transport.balanced(c.ctx), c.tried)
+	if len(c.transport.view.Load().instances) == 0 {
+		c.at = time.Time{} // there will be some to wait for
+	}
+	balanced := c.transport.balanced(c.ctx)
+	balanced.Now = c.at
+	chosen, permit, err := c.transport.pick(ctx, c.deadline, balanced, c.tried)
 	if err != nil {
 		return &failure{err: err}
 	}
@@ -202,7 +212,7 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 // ask makes an attempt at an instance that was picked for it, by both protocols if it has to.
 func (c *call) ask(ctx context.Context, chosen *instance, permit permit, dst any) ending {
 	var end ending // what a panic below is taken for: it says nothing of the instance
-	defer func() { chosen.finish(permit, end.outcome, end.latency) }()
+	defer func() { chosen.finish(permit, end.outcome, end.latency, end.ended()) }()
 	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
 	if c.transport.config.Protocol == ProtocolAuto {
 		end = c.fallBack(ctx, chosen, end, dst)
@@ -262,6 +272,14 @@ type ending struct {
 	info       context.Context //nolint:containedctx // holds the response metadata
 }
 
+// ended is when the exchange did.
+func (e *ending) ended() time.Time {
+	if e.latency == 0 {
+		return time.Now()
+	}
+	return e.began.Add(e.latency)
+}
+
 // spoken reports whether the service itself answered in the protocol, be it with an error.
 func (e *ending) spoken() bool { return e.failed == nil || isRemote(e.failed.err) }
 
@@ -275,12 +293,11 @@ func (e *ending) error() error {
 
 // exchange speaks one protocol to one instance once.
 func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, dst any) ending {
-	started := time.Now()
-	e := &exchange{}
-	ctx, cancel := c.attemptContext(parent, e, started)
-	defer cancel()
-	e.Context = ctx
-	err := c.run(e, wire, dst)
+	started := c.takeTime()
+	e := c.newExchange()
+	c.bound(parent, e, started)
+	defer e.release(&c.transport.alarms)
+	err := c.run(e, wire, started, dst)
 	var latency time.Duration
 	if !e.began.IsZero() {
 		latency = max(time.Since(e.began), 1)
@@ -305,39 +322,52 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	return end
 }
 
-// attemptContext bounds an attempt by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that
-// must not be repeated has all the time there is.
-func (c *call) attemptContext(parent context.Context, e *exchange, now time.Time) (context.Context, context.CancelFunc) {
+// takeTime returns the time, by the clock unless it was looked at just before.
+func (c *call) takeTime() time.Time {
+	at := c.at
+	c.at = time.Time{}
+	if at.IsZero() {
+		return time.Now()
+	}
+	return at
+}
+
+// newExchange returns an exchange that nothing is known of.
+func (c *call) newExchange() *exchange {
+	if c.begun {
+		return &exchange{}
+	}
+	c.begun = true
+	return &c.first
+}
+
+// bound has an exchange end by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that must not be repeated
+// has all the time there is.
+func (c *call) bound(parent context.Context, e *exchange, now time.Time) {
 	deadline := c.deadline
 	if limit := c.policy.attemptTimeout; limit > 0 && c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts() {
 		if own := now.Add(limit); deadline.IsZero() || own.Before(deadline) {
 			deadline, e.limit = own, own
 		}
 	}
-	ctx := parent
+	e.Context = parent
 	if c.apart || len(c.attempts) > 0 {
-		ctx = c.freshInfo(ctx)
+		e.Context = c.freshInfo(parent)
 	}
-	if current, ok := ctx.Deadline(); deadline.IsZero() || ok && !deadline.Before(current) {
-		return ctx, func() {}
+	if current, ok := parent.Deadline(); !deadline.IsZero() && (!ok || deadline.Before(current)) {
+		e.endBy(deadline, now)
 	}
-	return context.WithDeadline(ctx, deadline)
 }
 
 // run acquires a connection and makes the exchange.
-func (c *call) run(e *exchange, wire *wire, dst any) error {
-	conn, err := wire.pool.Acquire(e)
-	if err != nil {
+func (c *call) run(e *exchange, wire *wire, started time.Time, dst any) error {
+	if err := e.acquire(wire, &c.transport.alarms, started); err != nil {
 		if ctxErr := e.Err(); ctxErr != nil {
 			return contextError(ctxErr)
 		}
 		return unavailable(err)
 	}
-	e.conn, e.began = conn, time.Now()
 	defer e.finish()
-	if wire.protocol == ProtocolHTTP {
-		e.written = conn.BytesWritten()
-	}
 	stream, err := wire.transport.NewClientStream(e, c.spec)
 	if err != nil {
 		return err

@@ -251,8 +251,9 @@ func (i *instance) acquirePermit() permit {
 	}
 }
 
-// finish counts an attempt out, after its outcome. latency is how long the instance took, once there was a connection; 0 says nothing of it.
-func (i *instance) finish(permit permit, result outcome, latency time.Duration) {
+// finish counts an attempt out that ended now, after its outcome. latency is how long the instance took, once there was a connection; 0 says nothing
+// of it.
+func (i *instance) finish(permit permit, result outcome, latency time.Duration, now time.Time) {
 	i.calls.Add(1)
 	seen := balancer.OutcomeNone
 	switch {
@@ -267,7 +268,6 @@ func (i *instance) finish(permit permit, result outcome, latency time.Duration) 
 	if result == outcomeBusy {
 		result = outcomeSuccess // to all but the balancer, as a fast refusal to serve must not draw more calls
 	}
-	now := time.Now()
 	defer func() { i.stats.End(now, latency, seen) }() // also if a change is logged by a handler that panics
 	i.record(permit, result)
 	if result == outcomeFailure && i.breakerShut.Load() {

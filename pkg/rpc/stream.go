@@ -204,7 +204,7 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	finished, result := false, outcomeNone // what a panic below is taken for
 	defer func() {
 		if !finished {
-			chosen.finish(permit, result, 0)
+			chosen.finish(permit, result, 0, time.Now())
 		}
 	}()
 	started := time.Now()
@@ -290,6 +290,6 @@ func (s *stream) end(err error) {
 		}
 		s.cancel()
 		s.exchange.finish()
-		s.chosen.finish(s.permit, result, 0) // how long a stream lasts says nothing of its instance
+		s.chosen.finish(s.permit, result, 0, time.Now()) // how long a stream lasts says nothing of its instance
 	})
 }

@@ -37,6 +37,7 @@ type Transport struct {
 	admission *resilience.Limiter // nil if there is no bound
 	retrier   *resilience.Retrier
 	budget    *resilience.Budget
+	alarms    alarms
 
 	balancing balancer.Config
 	prober    *prober         // nil if there is no ejection

@@ -25,6 +25,7 @@ type exchange struct {
 	context.Context //nolint:containedctx // it is a context, with one more value
 
 	limit   time.Time // of this attempt alone; zero if it has all the call's time
+	bounds  bounds
 	conn    *pool.Conn
 	began   time.Time // when there was a connection
 	written uint64    // bytes on the connection before this exchange; HTTP/1.1 only
@@ -130,6 +131,9 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 	if err := d.prepare(e, request); err != nil {
 		e.conn.Release()
 		return nil, err
+	}
+	if alarm := e.bounds.alarm; alarm != nil && !d.wholeMessages {
+		request.Cancel = alarm.rung //nolint:staticcheck // see bounds
 	}
 	response, err := e.conn.RoundTrip(request)
 	if err != nil {
