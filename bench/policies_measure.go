@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -104,7 +105,7 @@ func (c *rpcCaller) call(ctx context.Context) error {
 	return checkMessage(response)
 }
 
-// slice makes calls and returns for how long that kept a CPU busy, the collection of garbage included.
+// slice makes calls and returns for how long that kept a CPU busy.
 func (c *rpcCaller) slice(calls int, deadline time.Duration) (time.Duration, error) {
 	before := processTime()
 	for range calls {
@@ -115,10 +116,11 @@ func (c *rpcCaller) slice(calls int, deadline time.Duration) (time.Duration, err
 	return processTime() - before, nil
 }
 
-// allocs returns the allocations and bytes per call: the least of some tries, as a collection of garbage empties pools, which then are filled anew.
+// allocs returns the allocations and bytes per call: the least of some tries, as goroutines of the runtime allocate too.
 func (c *rpcCaller) allocs(calls int, deadline time.Duration) (allocs, bytes float64, err error) {
 	allocs, bytes = math.Inf(1), math.Inf(1)
 	for range 5 {
+		runtime.GC()
 		before := currentUsage()
 		if _, err := c.slice(calls, deadline); err != nil {
 			return 0, 0, err
@@ -139,9 +141,11 @@ type policyPair struct {
 }
 
 // measurePolicies measures every setting over each protocol once per round. There is one processor for all goroutines, so that handing over between
-// those of net/http wakes no other thread, which costs what it likes.
-func measurePolicies(ctx context.Context, rounds, calls int, duration time.Duration) (costs []policyCost, err error) {
+// those of net/http wakes no other thread, which costs what it likes. Garbage is collected between turns, not during them: turns too short to meet the
+// collector are the likelier to meet nothing else.
+func measurePolicies(ctx context.Context, settings []policySetting, rounds, calls int, duration time.Duration) (costs []policyCost, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	wires, err := memoryWires()
 	if err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func measurePolicies(ctx context.Context, rounds, calls int, duration time.Durat
 			err = errors.Join(err, pair.turns[0].close(), pair.turns[1].close())
 		}
 	}()
-	for _, setting := range policySettings() {
+	for _, setting := range settings {
 		for at := range wires {
 			pair, err := newPolicyPair(setting, &wires[at], calls)
 			if err != nil {
@@ -203,8 +207,8 @@ func (p *policyPair) deadlineAt(turn int) time.Duration {
 
 // measure has both make calls by turns for about a duration, and keeps the least that a turn took: whatever else the machine does only adds to that.
 func (p *policyPair) measure(duration time.Duration) error {
-	runtime.GC() // so that each begins with the same heap
 	for end := time.Now().Add(duration); ; {
+		runtime.GC()
 		for _, turn := range [...]int{0, 1, 1, 0} { // so that neither always comes first
 			used, err := p.turns[turn].slice(p.calls, p.deadlineAt(turn))
 			if err != nil {

@@ -20,9 +20,12 @@ func TestPoliciesMeasuresEverySetting(t *testing.T) {
 		t.Errorf("%d costs, want %d", len(costs), want)
 	}
 	for _, cost := range costs {
-		// The times of so few calls tell nothing. A call without policies allocates too, and the policies do not make it cheaper.
-		if cost.BareNanos <= 0 || cost.BareAllocs < 50 || cost.Allocs < 0 || cost.Aimed && cost.Allocs > 20 {
+		// The times of so few calls tell nothing. A call without policies allocates too, and with a deadline of its caller's more than with another.
+		if cost.BareNanos <= 0 || cost.BareAllocs < 50 || cost.Allocs < -5 {
 			t.Errorf("implausible cost: %+v", cost)
+		}
+		if cost.Aimed && cost.Allocs > mostPolicyAllocs+0.5 && !raceDetector {
+			t.Errorf("%s, %s: %.1f allocations more than on the bare wire, want at most %d", cost.Setting, cost.Protocol, cost.Allocs, mostPolicyAllocs)
 		}
 	}
 }
@@ -30,7 +33,7 @@ func TestPoliciesMeasuresEverySetting(t *testing.T) {
 func TestPoliciesPrintsATable(t *testing.T) {
 	var out bytes.Buffer
 	err := writePolicies(&out, []policyCost{
-		{Setting: "default", Protocol: "gRPC", Nanos: 1499.6, Allocs: 6.01, BareNanos: 20000, BareAllocs: 122, Aimed: true, Met: true},
+		{Setting: "default", Protocol: "gRPC", Nanos: 1499.6, Allocs: 6.01, Bytes: 415.7, BareNanos: 20000, BareAllocs: 122, Aimed: true, Met: true},
 		{Setting: "default", Protocol: "JSON", Nanos: 1600, Allocs: 5, BareNanos: 18000, BareAllocs: 98, Aimed: true},
 		{Setting: "hedged", Protocol: "gRPC", Nanos: 2000, Allocs: 31, BareNanos: 20000, BareAllocs: 122},
 		{Setting: "hedged", Protocol: "JSON", Nanos: -3, Allocs: 30, BareNanos: 18000, BareAllocs: 98},
@@ -39,8 +42,8 @@ func TestPoliciesPrintsATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"\ndefault +1500 (+6) 20000 (122) +1600 (+5) 18000 (98)\n",
-		"\nhedged +2000 (+31) 20000 (122) -3 (+30) 18000 (98)\n",
+		"\ndefault +1500 (+6, +416 B) 20000 (122) +1600 (+5, +0 B) 18000 (98)\n",
+		"\nhedged +2000 (+31, +0 B) 20000 (122) -3 (+30, +0 B) 18000 (98)\n",
 		"\naim: gRPC, default: 1500 ns, 6 allocations; at most 1500 ns, 6 allocations: met\n",
 		"\naim: JSON, default: 1600 ns, 5 allocations; at most 1500 ns, 6 allocations: MISSED\n",
 	} {
