@@ -4,13 +4,14 @@
 //	                     └──────────▶ Consul agent ◀──────────────┘
 //
 // The calls are unary ones that are idempotent (ValidateToken) and that are not (Login), and server streams, by the protocols auto, grpc and http.
-// What breaks are the network before an instance (refused, reset, frozen, in a black hole, dripping), a gateway before it (HTTP/1.1 only, no
-// trailers, 415 and 502, late, killed within a response), its process (killed, stopped, restarted), its handlers (unavailable, late), and the agent
-// (killed, restarted, stopped). It checks that
+// Further transports come and go under calls. What breaks are the network before an instance (refused, reset, frozen, in a black hole, dripping), a
+// gateway before it (HTTP/1.1 only, no trailers, 415 and 502, late, killed within a response), its process (killed, stopped, restarted), its handlers
+// (unavailable, late), and the agent (killed, restarted, stopped). It checks that
 //   - a call that is not idempotent, or a stream, was executed at most once, and once if it succeeded, as told by the instances;
 //   - each caller got the answer to its own call;
 //   - no call outlived its deadline, or its caller's patience, by more than 50 ms;
 //   - of the calls that are idempotent, 99.9 % succeeded by each protocol;
+//   - each call that failed did so at an instance with which something was wrong, other than that it was being restarted in order;
 //   - when all is well again, each transport calls every instance again within half a minute;
 //   - no goroutine and no file is left.
 //

@@ -194,6 +194,7 @@ func newServer(where place, reg registry.ServiceRegistry, faults *servicestest.F
 	}
 	settings := config.Default().Server
 	settings.Advertise = where.Advertise
+	settings.DeregisterDelay = 2 * time.Second // as news travel slowly on a machine that is busy with breaking things
 	handlers := connectrpc.NewServer(faults.Interceptor(), telling(executed))
 	authv1connect.RegisterAuthServiceHandler(handlers, echo{})
 	handlers.Register(connectrpc.Method{Spec: specCount, Handler: count})
