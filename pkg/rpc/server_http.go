@@ -79,6 +79,10 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rt.refuseMethod(w, r)
 		return
 	}
+	if isGRPC(r) {
+		serveGRPC(found.handler, w, r)
+		return
+	}
 	found.handler.ServeHTTP(w, r)
 }
 
