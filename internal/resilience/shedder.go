@@ -71,14 +71,13 @@ const (
 // Permit lets one call in. Each is ended exactly once. The zero Permit is none.
 type Permit struct {
 	shedder    *Shedder
-	allowed    time.Duration // the time that the call has; 0 if it has no deadline
+	allowed    time.Duration // the time that the call has; 0 before it begins, and if it has no deadline
 	slot       int64         // where it is among the due calls
 	generation int           // of the limit that it was admitted under
 }
 
-// Admit reports whether the server should take on a call, and if so counts it in until the permit is ended. The deadline is zero if the call
-// has none.
-func (s *Shedder) Admit(deadline time.Time) (Permit, bool) {
+// Admit reports whether the server should take on a call, and if so counts it in until the permit is ended.
+func (s *Shedder) Admit() (Permit, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Since(s.began)
@@ -88,17 +87,27 @@ func (s *Shedder) Admit(deadline time.Time) (Permit, bool) {
 		return Permit{}, false
 	}
 	s.inFlight++
-	permit := Permit{shedder: s, generation: s.limit.generation, slot: untracked}
-	if !deadline.IsZero() {
-		due := deadline.Sub(s.began)
-		permit.allowed = due - now
-		permit.slot = s.due.add(due, permit.allowed)
+	return Permit{shedder: s, generation: s.limit.generation, slot: untracked}, true
+}
+
+// Begin says that the server has all it needs to serve the call, which has from now on until its deadline. It is called once, and not for a call
+// without a deadline.
+func (p *Permit) Begin(deadline time.Time) {
+	s := p.shedder
+	if s == nil {
+		return
 	}
-	return permit, true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Since(s.began)
+	s.look(now)
+	due := deadline.Sub(s.began)
+	p.allowed = due - now
+	p.slot = s.due.add(due, p.allowed, p.generation == s.limit.generation)
 }
 
 // End ends the call. A call that was still at work when its time ran out was counted as such then, whatever the outcome says now.
-func (p Permit) End(outcome Outcome) {
+func (p *Permit) End(outcome Outcome) {
 	s := p.shedder
 	if s == nil {
 		return

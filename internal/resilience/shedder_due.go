@@ -23,15 +23,17 @@ type lateCalls struct {
 }
 
 // add counts a call, and returns its slot. One whose time is over already, or further away than the ring reaches, is in none.
-func (d *dueCalls) add(due, allowed time.Duration) int64 {
+func (d *dueCalls) add(due, allowed time.Duration, current bool) int64 { //nolint:revive // current is what was found, not a mode
 	slot := int64((due + dueLength - 1) / dueLength)
 	if allowed <= 0 || slot >= d.next+dueSlots {
 		return untracked
 	}
 	at := &d.slots[slot%dueSlots]
 	at.calls++
-	at.current++
 	at.allowed += allowed
+	if current {
+		at.current++
+	}
 	return slot
 }
 

@@ -31,9 +31,18 @@ func throttled() admission {
 	}
 }
 
+// admit admits a call that begins at once.
+func admit(s *resilience.Shedder, deadline time.Time) (*resilience.Permit, bool) {
+	permit, ok := s.Admit()
+	if ok {
+		permit.Begin(deadline)
+	}
+	return &permit, ok
+}
+
 func shedBy(s *resilience.Shedder) admission {
 	return func(deadline time.Time) func(error) {
-		permit, ok := s.Admit(deadline)
+		permit, ok := admit(s, deadline)
 		if !ok {
 			return nil
 		}
@@ -161,9 +170,9 @@ func TestShedderHarmless(t *testing.T) {
 
 // overload has a shedder see so many calls run out of time, one second each, and returns after that.
 func overload(s *resilience.Shedder, calls int) {
-	var permits []resilience.Permit
+	var permits []*resilience.Permit
 	for range calls {
-		if permit, ok := s.Admit(time.Now().Add(time.Second)); ok {
+		if permit, ok := admit(s, time.Now().Add(time.Second)); ok {
 			permits = append(permits, permit)
 		}
 	}
@@ -187,9 +196,9 @@ func TestShedderBeginsAndEnds(t *testing.T) {
 		if _, limit := s.Load(); limit != 2 {
 			t.Fatalf("after 20 calls out of time: limit %d, want the least, 2", limit)
 		}
-		first, ok := s.Admit(time.Time{})
-		second, also := s.Admit(time.Time{})
-		if _, third := s.Admit(time.Time{}); !ok || !also || third {
+		first, ok := s.Admit()
+		second, also := s.Admit()
+		if _, third := s.Admit(); !ok || !also || third {
 			t.Errorf("admitted: %t, %t, %t, want two calls", ok, also, third)
 		}
 		first.End(resilience.InTime)
@@ -215,8 +224,8 @@ func TestShedderCutsAndGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := resilience.NewShedder(shedderConfig())
 		serve := func() { // as many calls as are admitted, in time, and one is rejected
-			var permits []resilience.Permit
-			for permit, ok := s.Admit(time.Now().Add(time.Second)); ok; permit, ok = s.Admit(time.Now().Add(time.Second)) {
+			var permits []*resilience.Permit
+			for permit, ok := admit(s, time.Now().Add(time.Second)); ok; permit, ok = admit(s, time.Now().Add(time.Second)) {
 				permits = append(permits, permit)
 			}
 			for _, permit := range permits {
@@ -230,13 +239,13 @@ func TestShedderCutsAndGrows(t *testing.T) {
 			}
 		}
 		for range 400 { // a server that has been seen to serve 400 calls in a second
-			permit, _ := s.Admit(time.Now().Add(time.Second))
+			permit, _ := admit(s, time.Now().Add(time.Second))
 			permit.End(resilience.InTime)
 		}
 		pass(10 * time.Second)
-		overloaded := make([]resilience.Permit, 100)
+		overloaded := make([]*resilience.Permit, 100)
 		for at := range overloaded {
-			overloaded[at], _ = s.Admit(time.Now().Add(time.Second))
+			overloaded[at], _ = admit(s, time.Now().Add(time.Second))
 		}
 		pass(1050 * time.Millisecond)
 		expect(50) // noticed while they are at work
@@ -259,9 +268,9 @@ func TestShedderSeesCallsThatDoNotEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := resilience.NewShedder(shedderConfig())
-		var permits []resilience.Permit
+		var permits []*resilience.Permit
 		for at := range 40 {
-			permit, _ := s.Admit(time.Now().Add(time.Second))
+			permit, _ := admit(s, time.Now().Add(time.Second))
 			if permits = append(permits, permit); at%2 == 0 {
 				permit.End(resilience.Unknown)
 			}
@@ -274,7 +283,7 @@ func TestShedderSeesCallsThatDoNotEnd(t *testing.T) {
 		if inFlight, limit := s.Load(); inFlight != 20 || limit != 2 {
 			t.Errorf("%d in flight, limit %d, want 20 and a limit", inFlight, limit)
 		}
-		if _, ok := s.Admit(time.Now().Add(time.Second)); ok {
+		if _, ok := admit(s, time.Now().Add(time.Second)); ok {
 			t.Error("a call was admitted while too many are at work")
 		}
 		for at, permit := range permits {
@@ -294,9 +303,9 @@ func TestShedderIgnores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := resilience.NewShedder(shedderConfig())
 		for range 100 {
-			permit, _ := s.Admit(time.Now().Add(time.Second))
+			permit, _ := admit(s, time.Now().Add(time.Second))
 			permit.End(resilience.Unknown)
-			_, _ = s.Admit(time.Time{}) // without a deadline, and for ever
+			_, _ = s.Admit() // without a deadline, and for ever
 		}
 		overload(s, 19)
 		pass(time.Hour)
@@ -304,7 +313,7 @@ func TestShedderIgnores(t *testing.T) {
 		if inFlight, limit := s.Load(); inFlight != 100 || limit != 0 {
 			t.Errorf("%d in flight, limit %d, want 100 and none", inFlight, limit)
 		}
-		resilience.Permit{}.End(resilience.InTime) // the zero permit is none
+		(&resilience.Permit{}).End(resilience.InTime) // the zero permit is none
 	})
 }
 
@@ -313,9 +322,9 @@ func TestShedderFarDeadlines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := resilience.NewShedder(shedderConfig())
-		var permits []resilience.Permit
+		var permits []*resilience.Permit
 		for range 20 {
-			permit, _ := s.Admit(time.Now().Add(time.Hour))
+			permit, _ := admit(s, time.Now().Add(time.Hour))
 			permits = append(permits, permit)
 		}
 		pass(2 * time.Hour)
@@ -331,7 +340,7 @@ func TestShedderFarDeadlines(t *testing.T) {
 		// A look after longer than the ring is long still finds every call that was in it.
 		other := resilience.NewShedder(shedderConfig())
 		for at := range 20 {
-			_, _ = other.Admit(time.Now().Add(time.Duration(at+1) * 2 * time.Second))
+			_, _ = admit(other, time.Now().Add(time.Duration(at+1)*2*time.Second))
 		}
 		pass(52 * time.Second)
 		if inFlight, limit := other.Load(); inFlight != 20 || limit == 0 {
@@ -350,7 +359,7 @@ func TestShedderConcurrently(t *testing.T) {
 	for number := range 8 {
 		running.Go(func() {
 			for round := range 2000 {
-				if permit, ok := s.Admit(time.Now().Add(time.Duration(round%3) * time.Millisecond)); ok {
+				if permit, ok := admit(s, time.Now().Add(time.Duration(round%3)*time.Millisecond)); ok {
 					permit.End(resilience.Outcome((number + round) % 3))
 				}
 			}
@@ -367,7 +376,8 @@ func TestShedderAllocations(t *testing.T) {
 	s := resilience.NewShedder(shedderConfig())
 	for _, outcome := range []resilience.Outcome{resilience.InTime, resilience.OutOfTime} {
 		if n := testing.AllocsPerRun(1000, func() {
-			if permit, ok := s.Admit(time.Now().Add(time.Second)); ok {
+			if permit, ok := s.Admit(); ok {
+				permit.Begin(time.Now().Add(time.Second))
 				permit.End(outcome)
 			}
 		}); n > 0 {

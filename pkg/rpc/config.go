@@ -264,6 +264,12 @@ type ServerConfig struct {
 	RequestTimeout time.Duration `koanf:"request_timeout"`
 	// MaxConcurrentStreams bounds the calls on one HTTP/2 connection. Default 1000.
 	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
+	// MaxConcurrentCalls bounds the calls that the server works on at a time, on all connections, each from the arrival of its header to its end, and
+	// streams as long as they are open. Those beyond it are rejected at once, as by Shedding, but for calls of grpc.health.v1 and grpc.reflection.
+	// 0 means no bound. Default 0.
+	MaxConcurrentCalls int `koanf:"max_concurrent_calls"`
+	// Shedding rejects calls while the server is overloaded.
+	Shedding SheddingConfig `koanf:"shedding"`
 	// Reflection serves grpc.reflection, which shows the API to anyone who can connect. Default true.
 	Reflection bool `koanf:"reflection"`
 	// DeregisterDelay is how long a stopping server goes on serving after it deregistered, so that the news spreads; a server that was not
@@ -312,7 +318,7 @@ func DefaultServerConfig() ServerConfig {
 		Listen: "127.0.0.1:8080", Weight: 1,
 		MaxReceiveBytes: 4 << 20, MaxSendBytes: 4 << 20, CompressMinBytes: 1 << 10,
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, RequestTimeout: 30 * time.Second,
-		MaxConcurrentStreams: 1000, Reflection: true,
+		MaxConcurrentStreams: 1000, Shedding: defaultSheddingConfig(), Reflection: true,
 		DeregisterDelay: time.Second, DrainTimeout: 10 * time.Second,
 	}
 }
@@ -418,6 +424,8 @@ func (c ServerConfig) Validate() error {
 	v.notNegative("request_timeout", c.RequestTimeout)
 	v.check("max_concurrent_streams", 1 <= c.MaxConcurrentStreams && c.MaxConcurrentStreams <= math.MaxInt32, c.MaxConcurrentStreams,
 		"within 1 to 2147483647")
+	v.check("max_concurrent_calls", c.MaxConcurrentCalls >= 0, c.MaxConcurrentCalls, "0 or more")
+	c.Shedding.validate(&v)
 	v.notNegative("deregister_delay", c.DeregisterDelay)
 	v.notNegative("drain_timeout", c.DrainTimeout)
 	if c.TLS.Enabled {

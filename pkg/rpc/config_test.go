@@ -141,6 +141,12 @@ func TestServerConfigValidate(t *testing.T) {
 		{func(c *rpc.ServerConfig) { c.RequestTimeout = -1 }, "request_timeout: -1ns is not 0 or more"},
 		{func(c *rpc.ServerConfig) { c.MaxConcurrentStreams = 0 }, "max_concurrent_streams: 0 is not within 1 to 2147483647"},
 		{func(c *rpc.ServerConfig) { c.MaxConcurrentStreams = 1 << 31 }, "max_concurrent_streams: 2147483648 is not within 1 to 2147483647"},
+		{func(c *rpc.ServerConfig) { c.MaxConcurrentCalls = -1 }, "max_concurrent_calls: -1 is not 0 or more"},
+		{func(c *rpc.ServerConfig) { c.Shedding.FailureRate = 0 }, "shedding.failure_rate: 0 is not above 0 and below 1"},
+		{func(c *rpc.ServerConfig) { c.Shedding.FailureRate = 1 }, "shedding.failure_rate: 1 is not above 0 and below 1"},
+		{func(c *rpc.ServerConfig) { c.Shedding.MinCalls = 0 }, "shedding.min_calls: 0 is not 1 or more"},
+		{func(c *rpc.ServerConfig) { c.Shedding.Window = 0 }, "shedding.window: 0s is not above 0"},
+		{func(c *rpc.ServerConfig) { c.Shedding.Pushback = -1 }, "shedding.pushback: -1ns is not 0 or more"},
 		{func(c *rpc.ServerConfig) { c.DeregisterDelay = -1 }, "deregister_delay: -1ns is not 0 or more"},
 		{func(c *rpc.ServerConfig) { c.DrainTimeout = -1 }, "drain_timeout: -1ns is not 0 or more"},
 		{

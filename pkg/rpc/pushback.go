@@ -81,7 +81,9 @@ func retryAfter(header http.Header, now time.Time) (delay time.Duration, ok bool
 }
 
 const (
-	retryInfoName  = "google.rpc.RetryInfo"
+	retryInfoName = "google.rpc.RetryInfo"
+	// pushbackHeader tells a client how many milliseconds to wait before it tries again
+	// (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback). On a server it is a trailer.
 	pushbackHeader = "Grpc-Retry-Pushback-Ms"
 	// connectTrailerPrefix marks the trailers of a unary call among the headers of its response
 	// (https://connectrpc.com/docs/protocol#unary-response).

@@ -35,7 +35,7 @@ const (
 //	http.Server            deadlines of slow clients, sizes of headers, streams per connection
 //	  router               404, 405, slow bodies, drain of HTTP/1.1
 //	    connecthttp        protocols, message sizes, compression
-//	      guard            deadlines, panics
+//	      guard            deadlines, MaxConcurrentCalls and Shedding, panics
 //	        your connect.Server, its interceptors and handlers
 //	      grpc.health.v1, grpc.reflection
 //
@@ -56,9 +56,10 @@ type Server struct {
 	health   *Health
 	handler  http.Handler
 
-	calls    callCount
-	draining atomic.Bool
-	addr     atomic.Pointer[string]
+	calls     callCount
+	admission *admission // nil if all calls are taken on
+	draining  atomic.Bool
+	addr      atomic.Pointer[string]
 
 	mu            sync.Mutex // held for the whole of Start, never while stopping
 	phase         phase
@@ -131,6 +132,7 @@ func NewServer(handlers *connect.Server, opts ...ServerOption) (*Server, error) 
 	if err := s.validateRegistration(); err != nil {
 		return nil, fmt.Errorf("rpc: new server: %w", err)
 	}
+	s.admission = newAdmission(s.config, s.logger)
 	s.health = newHealth(append(serviceNames(handlers), s.services...)...)
 	var err error
 	if s.hosted, err = s.host(); err != nil {

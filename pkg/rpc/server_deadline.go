@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/internal/resilience"
 )
 
 // inTime gives a call no more time than its caller does, nor, if it is unary, than RequestTimeout. The earlier of the two is the deadline of
@@ -60,7 +62,9 @@ func passedOnTheWay(ctx context.Context, err error) bool {
 type timelyStream struct {
 	connect.ServerStream
 
-	ctx context.Context //nolint:containedctx // the call's
+	ctx     context.Context //nolint:containedctx // the call's
+	arrived bool            // whether the message was there in time
+	permit  resilience.Permit
 }
 
 // Receive receives the message in time, or fails.
@@ -68,7 +72,14 @@ func (s *timelyStream) Receive(message any) error {
 	if err := s.ServerStream.Receive(message); err != nil {
 		return err
 	}
-	return outOfTime(s.ctx, "before its message had arrived")
+	if err := outOfTime(s.ctx, "before its message had arrived"); err != nil {
+		return err
+	}
+	s.arrived = true
+	if deadline, ok := s.ctx.Deadline(); ok {
+		s.permit.Begin(deadline)
+	}
+	return nil
 }
 
 // outOfTime returns the error with which a call ends that is not worth its work any more, because its deadline has passed or its caller has

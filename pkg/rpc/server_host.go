@@ -17,9 +17,13 @@ import (
 func (s *Server) host() (*connect.Server, error) {
 	hosted := connect.NewServer()
 	for spec := range s.handlers.Specs() {
-		hosted.Register(connect.Method{Spec: spec, Handler: s.guard(s.dispatch)})
+		admission := s.admission
+		if service, _, _ := splitProcedure(spec.Procedure); neverShed(service) {
+			admission = nil
+		}
+		hosted.Register(connect.Method{Spec: spec, Handler: s.guard(s.dispatch, admission)})
 	}
-	hosted.SetUnknownHandler(s.guard(s.dispatchUnknown))
+	hosted.SetUnknownHandler(s.guard(s.dispatchUnknown, s.admission))
 	present := serviceNames(s.handlers)
 	if !slices.Contains(present, healthServiceName) {
 		service, err := newHealthService(s.health)
@@ -53,8 +57,11 @@ func (s *Server) dispatchUnknown(ctx context.Context, spec connect.Spec, stream 
 	return err
 }
 
-// guard serves a call by next within its time, and turns a panic into an error.
-func (s *Server) guard(next connect.ServerFunc) connect.ServerFunc {
+// guard has next serve what admission lets in, all if it is nil, each call within its time, and turns a panic into an error.
+func (s *Server) guard(next connect.ServerFunc, admission *admission) connect.ServerFunc {
+	if admission != nil {
+		next = admission.guard(next)
+	}
 	next = s.inTime(next)
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
 		defer func() {

@@ -68,6 +68,9 @@ func (s *Server) stop(ctx context.Context) error {
 	s.health.endWatches()
 	err = errors.Join(err, s.drain(ctx))
 	<-s.served
+	if s.admission != nil {
+		s.admission.news.close()
+	}
 	return errors.Join(s.serveErr, err)
 }
 

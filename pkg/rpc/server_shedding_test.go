@@ -1,0 +1,294 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/0x1d/goplt/pkg/rpc"
+)
+
+// shedding is a server in a bubble of fake time, that sheds load, called without a network.
+type shedding struct {
+	*rpc.Server
+
+	t   *testing.T
+	log lines
+}
+
+// lines is a log, one line after the other, without times.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func newShedding(t *testing.T, handlers *connect.Server, adjust func(*rpc.ServerConfig)) *shedding {
+	t.Helper()
+	s := &shedding{t: t}
+	config := rpc.DefaultServerConfig()
+	config.Shedding.Enabled = true
+	if adjust != nil {
+		adjust(&config)
+	}
+	logger := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
+		if attr.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return attr
+	}}))
+	server, err := rpc.NewServer(handlers, rpc.WithServerConfig(config), rpc.WithServerLogger(logger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server = server
+	return s
+}
+
+// call makes a call by Connect/JSON that has the time allowed, if any, and returns the status and the body of the answer.
+func (s *shedding) call(ctx context.Context, spec connect.Spec, allowed time.Duration, body io.Reader) string {
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, spec.Procedure, body)
+	request.ProtoMajor = 2
+	request.Header.Set("Content-Type", "application/json")
+	if allowed > 0 {
+		request.Header.Set("Connect-Timeout-Ms", fmt.Sprint(allowed.Milliseconds()))
+	}
+	recorder := httptest.NewRecorder()
+	s.Handler().ServeHTTP(recorder, request)
+	return fmt.Sprint(recorder.Code, " ", recorder.Body.String())
+}
+
+// each makes so many calls at a time and waits for all.
+func (s *shedding) each(calls int, call func()) {
+	var all sync.WaitGroup
+	for range calls {
+		all.Go(call)
+	}
+	all.Wait()
+}
+
+// TestServerSheddingEvidence: what has a server shed load is calls that run out of their time in its hands, and nothing else.
+func TestServerSheddingEvidence(t *testing.T) {
+	t.Parallel()
+	hang := func(s *shedding, ctx context.Context, allowed time.Duration) {
+		s.call(ctx, specHang, allowed, strings.NewReader(`"x"`))
+	}
+	for _, row := range []struct {
+		name string
+		call func(*shedding)
+		want bool
+	}{
+		{"the caller's deadline", func(s *shedding) { hang(s, s.t.Context(), time.Second) }, true},
+		{"request_timeout", func(s *shedding) { hang(s, s.t.Context(), 0) }, true},
+		{"an answer after the deadline", func(s *shedding) { s.call(s.t.Context(), specHang, time.Second, strings.NewReader(`"deaf"`)) }, true},
+		{"a caller that lets go at its deadline", func(s *shedding) {
+			ctx, cancel := context.WithTimeout(s.t.Context(), 9*time.Second)
+			defer cancel()
+			withoutDeadline, giveUp := context.WithCancel(s.t.Context())
+			defer giveUp()
+			context.AfterFunc(ctx, giveUp)
+			hang(s, withoutDeadline, 10*time.Second)
+		}, true},
+		{"a caller that gives up", func(s *shedding) {
+			ctx, cancel := context.WithCancel(s.t.Context())
+			time.AfterFunc(8*time.Second, cancel)
+			hang(s, ctx, 10*time.Second)
+		}, false},
+		{"errors", func(s *shedding) { s.call(s.t.Context(), specFail, time.Second, strings.NewReader(`"plain"`)) }, false},
+		{"panics", func(s *shedding) { s.call(s.t.Context(), specPanic, time.Second, strings.NewReader(`"luck"`)) }, false},
+		{"messages that come late", func(s *shedding) {
+			body, slow := io.Pipe()
+			time.AfterFunc(2*time.Second, func() {
+				_, _ = io.WriteString(slow, `"x"`)
+				_ = slow.Close()
+			})
+			s.call(s.t.Context(), specEcho, time.Second, body)
+		}, false},
+		{"calls out of time on arrival", func(s *shedding) {
+			ctx, cancel := context.WithDeadline(s.t.Context(), time.Now())
+			defer cancel()
+			hang(s, ctx, 0)
+		}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				words, handlers := newWords()
+				words.entered, words.left = make(chan string, 100), make(chan error, 100)
+				time.AfterFunc(5*time.Second, func() { // for those that do not look at their deadline
+					if strings.HasPrefix(row.name, "an answer") {
+						close(words.release)
+					}
+				})
+				s := newShedding(t, handlers, nil)
+				s.each(50, func() { row.call(s) })
+				if got := s.Status(); got.InFlight != 0 || got.Limit > 0 != row.want {
+					t.Errorf("status %+v, want a limit: %t", got, row.want)
+				}
+			})
+		})
+	}
+}
+
+// TestServerSheds: a call beyond the limit is rejected, health is not, streams are not; and when the load is less, all are served. The log says
+// when it begins and when it ends.
+func TestServerSheds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		words, handlers := newWords()
+		words.entered, words.left = make(chan string, 1000), make(chan error, 1000)
+		s := newShedding(t, handlers, nil)
+		s.each(50, func() { s.call(t.Context(), specHang, time.Second, strings.NewReader(`"x"`)) })
+		limit := s.Status().Limit
+		if limit == 0 {
+			t.Fatal("no limit after 50 calls out of time")
+		}
+		if got := s.log.String(); got != "" {
+			t.Errorf("logged before a call was rejected: %s", got)
+		}
+		var busy sync.WaitGroup
+		for range limit {
+			busy.Go(func() {
+				if got := s.call(t.Context(), specHang, 5*time.Second, strings.NewReader(`"x"`)); got != `200 "x"` {
+					t.Errorf("a call within the limit: got %s", got)
+				}
+			})
+		}
+		synctest.Wait()
+		want := `429 {"code":"resource_exhausted","message":"the server sheds load: it has more calls than it can serve before their deadlines",`
+		for range 3 {
+			if got := s.call(t.Context(), specEcho, time.Second, strings.NewReader(`"x"`)); !strings.HasPrefix(got, want) {
+				t.Errorf("a call beyond the limit: got %s\nwant %s", got, want)
+			}
+		}
+		if got := s.call(t.Context(), connect.Spec{Procedure: "/grpc.health.v1.Health/Check"}, 0, strings.NewReader("{}")); got != `200 {"status":"SERVING"}` {
+			t.Errorf("health: got %s", got)
+		}
+		if got := s.call(t.Context(), specStay, time.Second, strings.NewReader("")); strings.Contains(got, "sheds") {
+			t.Errorf("a stream: got %s", got)
+		}
+		if got := s.Status(); !got.Shedding || got.Rejected != 3 || got.InFlight != int64(limit) || got.Limit != limit {
+			t.Errorf("status %+v, want %d in flight and 3 rejected", got, limit)
+		}
+		close(words.release)
+		busy.Wait()
+		if got := s.call(t.Context(), specEcho, time.Second, strings.NewReader(`"x"`)); got != `200 "x"` {
+			t.Errorf("a call once others have ended: got %s", got)
+		}
+		<-time.NewTimer(10*time.Second + 1).C
+		synctest.Wait()
+		if got := s.Status(); got.Shedding || got.Limit != 0 {
+			t.Errorf("status %+v, 10s after the last rejection", got)
+		}
+		wantLog := `level=WARN msg="rpc: the server sheds load" because="it has more calls than it can serve before their deadlines"
+level=INFO msg="rpc: the server sheds load no more" rejected=3 for=0s
+`
+		if got := s.log.String(); got != wantLog {
+			t.Errorf("logged\n%swant\n%s", got, wantLog)
+		}
+	})
+}
+
+// TestServerSheddingNews: one line when it begins and one when it ends, however often calls are rejected in between.
+func TestServerSheddingNews(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		words, handlers := newWords()
+		s := newShedding(t, handlers, func(config *rpc.ServerConfig) {
+			config.MaxConcurrentCalls, config.Shedding.Enabled, config.RequestTimeout = 1, false, 0
+		})
+		for range 2 {
+			ctx, cancel := context.WithCancel(t.Context())
+			var hanging sync.WaitGroup
+			hanging.Go(func() { s.call(ctx, specHang, 0, strings.NewReader(`"x"`)) })
+			<-words.entered
+			for range 30 {
+				<-time.NewTimer(9 * time.Second).C
+				for range 10 {
+					if got := s.call(t.Context(), specEcho, 0, strings.NewReader(`"x"`)); !strings.HasPrefix(got, "429 ") {
+						t.Fatalf("got %s, want it rejected", got)
+					}
+				}
+			}
+			cancel()
+			hanging.Wait()
+			<-time.NewTimer(time.Minute).C
+		}
+		episode := regexp.MustCompile(`^(level=WARN msg="rpc: the server sheds load" because="max_concurrent_calls is 1, and so many are in flight"
+level=INFO msg="rpc: the server sheds load no more" rejected=300 for=4m21s
+){2}$`) // from the first rejection to the last
+		if got := s.log.String(); !episode.MatchString(got) {
+			t.Errorf("logged\n%s", got)
+		}
+		if got := s.Status(); got.Rejected != 600 || got.Shedding {
+			t.Errorf("status %+v, want 600 rejected", got)
+		}
+	})
+}
+
+// TestServerGoodput: through all of the server's layers, an overloaded server answers as many calls in time as it has room for.
+func TestServerGoodput(t *testing.T) {
+	t.Parallel()
+	for _, enabled := range []bool{false, true} {
+		t.Run(fmt.Sprint("shedding ", enabled), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				workers := make(chan struct{}, 4) // which do 40 calls a second
+				handlers := connect.NewServer()
+				handlers.Register(unary(specEcho, func(ctx context.Context, text string) (string, error) {
+					select {
+					case workers <- struct{}{}:
+					case <-ctx.Done():
+						return "", ctx.Err()
+					}
+					<-time.NewTimer(100 * time.Millisecond).C
+					<-workers
+					return text, errors.Join(ctx.Err())
+				}))
+				s := newShedding(t, handlers, func(config *rpc.ServerConfig) { config.Shedding.Enabled = enabled })
+				var all sync.WaitGroup
+				var mu sync.Mutex
+				served := 0
+				for at := range 3000 { // 100 a second, of which those of the last 20 seconds are counted
+					all.Go(func() {
+						if got := s.call(t.Context(), specEcho, 2*time.Second, strings.NewReader(`"x"`)); got == `200 "x"` && at >= 1000 {
+							mu.Lock()
+							defer mu.Unlock()
+							served++
+						}
+					})
+					<-time.NewTimer(10 * time.Millisecond).C
+				}
+				all.Wait()
+				if enabled && served < 700 || !enabled && served > 100 {
+					t.Errorf("%d calls answered in time, of the 800 that can be", served)
+				}
+				t.Logf("%d of 800", served)
+			})
+		})
+	}
+}
