@@ -14,7 +14,8 @@ import (
 
 // ErrNotHTTP2 is matched by the error of an HTTP/2 dial whose peer proved to speak no HTTP/2 before anything but the preface was sent:
 // its TLS refused h2 or chose another protocol, it answered the preface with HTTP/1.x, or it kept silent: for 2 s, or for a quarter of
-// the time that the caller had left for whom it was opened, if any, or up to the dial timeout, whichever is least.
+// the time that the caller had left for whom it was opened, if any, or up to the dial timeout, whichever is least. A caller who has more
+// time than that one is not given the verdict, but another connection.
 var ErrNotHTTP2 = errors.New("peer does not speak HTTP/2")
 
 const (
@@ -113,17 +114,40 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 		return nil, nil, fmt.Errorf("open connection to %s: %w", d.addr, orCause(bounded, err))
 	}
 	if d.kind == HTTP2 {
-		limit := settingsTimeout
-		if budget > 0 {
-			limit = min(limit, max(budget/4, minSettingsTimeout, minSettingsRoundTrips*roundTrip))
-		}
-		if err := d.awaitGreeting(ctx, observed, min(limit, d.timeout-time.Since(started))); err != nil {
+		limit := max(greetingLimit(budget), min(settingsTimeout, minSettingsRoundTrips*roundTrip))
+		err := d.awaitGreeting(ctx, observed, min(limit, d.timeout-time.Since(started)))
+		if err != nil {
 			_ = client.Close()
-			return nil, nil, fmt.Errorf("HTTP/2 preface to %s: %w", d.addr, err)
+			err = fmt.Errorf("HTTP/2 preface to %s: %w", d.addr, err)
+			if errors.Is(err, errSilent) && time.Since(started) < d.timeout {
+				err = &hurriedError{error: err, limit: limit}
+			}
+			return nil, nil, err
 		}
 	}
 	return observed, client, nil
 }
+
+// greetingLimit is how long a caller who has budget left, 0 for no bound, waits for SETTINGS from a peer that is near.
+func greetingLimit(budget time.Duration) time.Duration {
+	if budget == 0 {
+		return settingsTimeout
+	}
+	return min(settingsTimeout, max(budget/4, minSettingsTimeout))
+}
+
+// errSilent is why a peer that sends no SETTINGS is taken for one without HTTP/2.
+var errSilent = errors.New("no SETTINGS")
+
+// hurriedError is the verdict on a peer that was silent for as long as one caller could wait, who may have been in a hurry.
+type hurriedError struct {
+	error
+
+	limit time.Duration
+}
+
+// Unwrap returns the verdict.
+func (e *hurriedError) Unwrap() error { return e.error }
 
 func (d *dialer) timeoutError() error { return fmt.Errorf("no connection within %v", d.timeout) }
 
@@ -166,7 +190,7 @@ func (d *dialer) awaitGreeting(ctx context.Context, conn *observedConn, limit ti
 		if limit < minSettingsTimeout { // the connection took so long to open that this silence proves nothing
 			return d.timeoutError()
 		}
-		return fmt.Errorf("%w: no SETTINGS within %v", ErrNotHTTP2, limit.Round(time.Millisecond))
+		return fmt.Errorf("%w: %w within %v", ErrNotHTTP2, errSilent, limit.Round(time.Millisecond))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -180,3 +180,50 @@ func TestSilenceIsBoundedByTheCallersTime(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestSilenceConcernsWhoCouldWaitNoLonger: of two who wait for the same connection, the one in a hurry takes the peer's silence for an answer, and the
+// one who has time gets the connection that is opened next. Another in a hurry is told along with the first.
+func TestSilenceConcernsWhoCouldWaitNoLonger(t *testing.T) {
+	t.Parallel()
+	peer := startPeer(t, func(number int64, conn net.Conn) error {
+		if number > 1 {
+			if _, err := greet(conn); err != nil {
+				return err
+			}
+		}
+		return awaitEOF(conn)
+	})
+	p := newPool(t, config(peer.addr, pool.HTTP2))
+	acquire := func(budget time.Duration) chan error {
+		ended, waiting := make(chan error, 1), p.Queued()
+		go func() {
+			ctx := t.Context()
+			if budget > 0 {
+				bounded, cancel := context.WithTimeout(ctx, budget)
+				defer cancel()
+				ctx = bounded
+			}
+			conn, err := p.Acquire(ctx)
+			if err == nil {
+				conn.Release()
+			}
+			ended <- err
+		}()
+		eventually(t, "one more to wait", func() bool { return p.Queued() > waiting || len(ended) > 0 })
+		return ended
+	}
+	hurried, alike, patient, unbounded := acquire(6*time.Second), acquire(6*time.Second), acquire(time.Minute), acquire(0)
+	for _, in := range []chan error{hurried, alike} {
+		if err := <-in; !errors.Is(err, pool.ErrNotHTTP2) {
+			t.Errorf("in a hurry: got %v, want that it is not HTTP/2", err)
+		}
+	}
+	for _, has := range []chan error{patient, unbounded} {
+		if err := <-has; err != nil {
+			t.Errorf("with time: %v", err)
+		}
+	}
+	if got := peer.accepted.Load(); got != 2 {
+		t.Errorf("%d connections, want 2", got)
+	}
+}

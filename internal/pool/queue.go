@@ -3,6 +3,7 @@ package pool
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -113,15 +114,37 @@ func (p *Pool) answerFirstLocked(with answer) bool {
 	if first == nil {
 		return false
 	}
-	w := first.Value.(*waiter) //nolint:errcheck,forcetypeassert // the queue holds nothing else
-	p.removeLocked(w)
-	w.answered <- with
+	p.answerLocked(first.Value.(*waiter), with) //nolint:errcheck,forcetypeassert // the queue holds nothing else
 	return true
 }
 
-// failLocked answers all who wait with an error.
+func (p *Pool) answerLocked(w *waiter, with answer) {
+	p.removeLocked(w)
+	w.answered <- with
+}
+
+// failLocked answers all who wait with an error, but for those whom it does not concern.
 func (p *Pool) failLocked(err error) {
-	for p.answerFirstLocked(answer{err: err}) {
+	for next := p.queue.Front(); next != nil; {
+		w := next.Value.(*waiter) //nolint:errcheck,forcetypeassert // as above
+		next = next.Next()
+		if w.concerned(err) {
+			p.answerLocked(w, answer{err: err})
+		}
+	}
+}
+
+// concerned reports whether a dial's failure is the caller's, too. A peer that was silent for as long as another could wait, who was in a hurry, has
+// told nothing to one who has more time.
+func (w *waiter) concerned(err error) bool {
+	hurried, ok := errors.AsType[*hurriedError](err)
+	switch {
+	case !ok:
+		return true
+	case w.deadline.IsZero():
+		return hurried.limit >= settingsTimeout
+	default:
+		return hurried.limit >= greetingLimit(max(time.Until(w.deadline), time.Nanosecond))
 	}
 }
 
