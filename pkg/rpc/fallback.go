@@ -94,8 +94,7 @@ func (f *fallback) register(hint Protocol) (differently bool) {
 	defer f.mu.Unlock()
 	before := f.byHTTP()
 	f.enterLocked(stateOf(hint))
-	f.hint, f.since, f.suspicion, f.noTrial = hint, time.Now(), suspicion{}, time.Time{}
-	f.notBefore, f.pause, f.interval = time.Time{}, 0, 0
+	f.hint, f.noTrial, f.notBefore, f.pause, f.interval = hint, time.Time{}, time.Time{}, 0, 0
 	return before != f.byHTTP()
 }
 

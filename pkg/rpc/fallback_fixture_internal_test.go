@@ -20,6 +20,7 @@ type script struct {
 	grpc, http finding
 	takes      time.Duration
 	lingers    time.Duration // that a probe takes to end that was stopped
+	stubborn   bool          // whether a probe that was stopped brings what it would have found all the same
 	began      []time.Time   // of those by gRPC
 	byHTTP     int
 	stopped    int // how many were
@@ -49,7 +50,7 @@ func (s *script) ask(ctx context.Context, by Protocol) (finding, error) {
 	}
 	s.now++
 	s.most = max(s.most, s.now)
-	takes, lingers := s.takes, s.lingers
+	takes, lingers, stubborn := s.takes, s.lingers, s.stubborn
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -67,6 +68,9 @@ func (s *script) ask(ctx context.Context, by Protocol) (finding, error) {
 	s.stopped++
 	s.mu.Unlock()
 	time.Sleep(lingers) //nolint:forbidigo // by the clock of the bubble
+	if stubborn {
+		return found, nil
+	}
 	return foundNothing, ctx.Err()
 }
 

@@ -242,6 +242,24 @@ func TestFallbackProbeAfterTrust(t *testing.T) {
 	})
 }
 
+// TestFallbackUntoldOfBefore: that a probe could not tell what doubts are worth says nothing of those that began after gRPC had got through.
+func TestFallbackUntoldOfBefore(t *testing.T) {
+	inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
+		probes.find(foundStatus, foundAnswer)
+		probes.takes = time.Second
+		doubts(f, 1)
+		f.trust(time.Now())
+		pass(2 * time.Second)
+		doubts(f, decisiveDoubts)
+		expectSpoken(t, f, ProtocolGRPC)
+		pass(3 * time.Second)
+		doubts(f, decisiveDoubts)
+		pass(2 * time.Second)
+		expectSpoken(t, f, ProtocolHTTP)
+		expectProbes(t, probes, 2, 2)
+	})
+}
+
 // TestFallbackBlocked: hard evidence that no call could follow up is not enough for good: Connect/JSON has to answer.
 func TestFallbackBlocked(t *testing.T) {
 	for _, answers := range []bool{true, false} {

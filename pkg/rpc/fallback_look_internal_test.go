@@ -125,6 +125,7 @@ func TestFallbackLookIsVoid(t *testing.T) {
 			for _, found := range []finding{foundWorks, foundFails} {
 				inFallback(t, nil, func(t *testing.T, f *fallback, probes *script) {
 					probes.find(found, foundNothing)
+					probes.stubborn = true
 					probes.takes = defaultFallbackPace().timeout - 1
 					f.learn(errNoTrailers, time.Now())
 					for byGRPC := 0; byGRPC == 0; byGRPC, _ = probes.made() {

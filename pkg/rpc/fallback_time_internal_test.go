@@ -68,6 +68,14 @@ func TestFallbackEvidenceOfOldConnections(t *testing.T) {
 		pass(time.Hour)
 		expectSpoken(t, f, ProtocolGRPC)
 		expectProbes(t, probes, 1, 0)
+
+		probes.find(foundStatus, foundAnswer)
+		doubts(f, 1)
+		f.tried(true, nil, began)
+		doubts(f, decisiveDoubts)
+		if !f.is(stateTrial) {
+			t.Error("not on trial, though Connect/JSON has not answered of late")
+		}
 	})
 }
 
@@ -202,6 +210,9 @@ func TestFallbackRestingIsNotProbed(t *testing.T) {
 		doubts(f, 2*decisiveDoubts)
 		f.blocked(errNoTrailers, time.Now())
 		expectSpoken(t, f, ProtocolGRPC)
+		if all := f.instance.changes.all(); len(all) > 0 {
+			t.Errorf("changes %+v", all)
+		}
 		f.learn(errNoTrailers, time.Now())
 		expectSpoken(t, f, ProtocolHTTP)
 		pass(time.Hour)
@@ -256,6 +267,7 @@ func TestFallbackUnderAll(t *testing.T) {
 							found := []finding{foundNothing, foundFails, foundAnswer, foundStatus, foundWorks}
 							probes.find(found[random.IntN(len(found))], found[random.IntN(len(found))])
 							probes.mu.Lock()
+							probes.stubborn = random.IntN(2) == 0
 							probes.takes, probes.lingers = time.Duration(random.Int64N(int64(6*time.Second))), time.Duration(random.Int64N(int64(time.Second)))
 							probes.mu.Unlock()
 						default:
