@@ -29,6 +29,9 @@ var fleet = []traits{
 // leastIdempotent is the share of idempotent calls that have to succeed.
 const leastIdempotent = 0.999
 
+// hedgeDelay is after what time a call is made beside itself by the transport that hedges.
+const hedgeDelay = 50 * time.Millisecond
+
 // TestChaos breaks what can break under calls. See the package's documentation.
 func TestChaos(t *testing.T) {
 	w := startWorld(t)
@@ -118,18 +121,30 @@ func (w *world) startRoutes(t *testing.T) {
 	}
 	w.closeRegistry = closeRegistry
 	t.Cleanup(closeRegistry)
-	w.open = func(protocol rpc.Protocol, name string) (*rpc.Transport, error) {
+	w.open = func(name string, protocol rpc.Protocol, adjust func(*rpc.ClientConfig)) (*rpc.Transport, error) {
 		cfg := settings(w.agent.Address)
 		cfg.Defaults.Protocol = protocol
+		adjust(&cfg.Defaults)
 		return goplt.NewTransport(cfg, reg, service, goplt.WithLogger(w.diary.logger(name)))
 	}
-	for _, protocol := range []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
-		transport, err := w.open(protocol, string(protocol))
+	for _, as := range []struct {
+		name     string
+		protocol rpc.Protocol
+		adjust   func(*rpc.ClientConfig)
+	}{
+		{"auto", rpc.ProtocolAuto, func(*rpc.ClientConfig) {}},
+		{"grpc", rpc.ProtocolGRPC, func(*rpc.ClientConfig) {}},
+		{"http", rpc.ProtocolHTTP, func(*rpc.ClientConfig) {}},
+		{"hedged", rpc.ProtocolAuto, func(cfg *rpc.ClientConfig) {
+			cfg.Methods = map[string]rpc.MethodConfig{"goplt.auth.v1.AuthService.ValidateToken": {Hedge: rpc.HedgeConfig{Delay: hedgeDelay, MaxHedges: 2}}}
+		}},
+	} {
+		transport, err := w.open(as.name, as.protocol, as.adjust)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = transport.Close() }) // what there is to say of it, close says
-		w.routes = append(w.routes, route{string(protocol), transport})
+		w.routes = append(w.routes, route{as.name, transport})
 	}
 	w.endWatch = watchAttempts(w.routes)
 	t.Cleanup(func() { w.endWatch() })

@@ -1,12 +1,12 @@
 // Package chaos has a test that breaks whatever can break, at random but by a seed, under calls, and checks that the promises hold all the while.
 //
-//	32 callers ─▶ three transports ─▶ proxy or gateway ─▶ six instances, some in processes of their own
-//	                     └──────────▶ Consul agent ◀──────────────┘
+//	32 callers ─▶ four transports ─▶  proxy or gateway ─▶ six instances, some in processes of their own
+//	                     └──────────▶  Consul agent ◀──────────────┘
 //
-// The calls are unary ones that are idempotent (ValidateToken) and that are not (Login), and server streams, by the protocols auto, grpc and http.
-// Further transports come and go under calls. What breaks are the network before an instance (refused, reset, frozen, in a black hole, dripping), a
-// gateway before it (HTTP/1.1 only, no trailers, 415 and 502, late, killed within a response), its process (killed, stopped, restarted), its handlers
-// (unavailable, late), and the agent (killed, restarted, stopped). It checks that
+// The calls are unary ones that are idempotent (ValidateToken) and that are not (Login), and server streams, by the protocols grpc, http and auto,
+// the latter with hedges and without. Further transports come and go under calls. What breaks are the network before an instance (refused, reset,
+// frozen, in a black hole, dripping), a gateway before it (HTTP/1.1 only, no trailers, 415 and 502, late, killed within a response), its process
+// (killed, stopped, restarted), its handlers (unavailable, late), and the agent (killed, restarted, stopped). It checks that
 //   - a call that is not idempotent, or a stream, was executed at most once, and once if it succeeded, as told by the instances;
 //   - each caller got the answer to its own call;
 //   - no call outlived its deadline, or its caller's patience, by more than 50 ms;

@@ -20,14 +20,18 @@ const (
 )
 
 // opener opens a transport for a protocol, which logs by a name.
-type opener func(protocol rpc.Protocol, name string) (*rpc.Transport, error)
+type opener func(name string, protocol rpc.Protocol, adjust func(*rpc.ClientConfig)) (*rpc.Transport, error)
 
 // visit opens transports, one after the other, and closes each with calls under way: those finish, and nothing of it is left. A visitor knows as little
-// of the instances as a program that has just started, so its calls do not count when it comes to how many succeed.
+// of the instances as a program that has just started, and bounds how many calls it has under way, so its calls do not count when it comes to how many
+// succeed.
 func (l *load) visit(open opener, random *rand.Rand) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	protocols := []rpc.Protocol{rpc.ProtocolAuto, rpc.ProtocolGRPC, rpc.ProtocolHTTP}
+	admitting := func(cfg *rpc.ClientConfig) {
+		cfg.Admission.Adaptive, cfg.Admission.MaxConcurrentCalls = random.IntN(2) == 0, 1+random.IntN(2*visitorCallers)
+	}
 	for {
 		select {
 		case <-l.ended:
@@ -35,7 +39,7 @@ func (l *load) visit(open opener, random *rand.Rand) {
 		case <-timer.C:
 		}
 		timer.Reset(time.Duration(random.Int64N(int64(2 * maxVisit))))
-		transport, err := open(protocols[random.IntN(len(protocols))], visitor)
+		transport, err := open(visitor, protocols[random.IntN(len(protocols))], admitting)
 		if err != nil {
 			l.results.wrong("a visitor: "+err.Error(), time.Now())
 			return
