@@ -77,6 +77,9 @@ const (
 )
 
 func (s *frameScanner) scan(data []byte) {
+	if s.settled && !s.goAway {
+		data = s.pass(data)
+	}
 	for {
 		var payload []byte
 		payload, data = s.skip(data)
@@ -106,6 +109,21 @@ func (s *frameScanner) scan(data []byte) {
 		case s.greeting == greetingSettings && s.kind() == http2.FrameGoAway:
 			s.goAway, s.filled = true, 0
 		}
+	}
+}
+
+// pass passes over the frames that are as usual, up to a header that is not: a GOAWAY's, or one that is not complete.
+func (f *frameCursor) pass(data []byte) []byte {
+	if f.have > 0 {
+		return data
+	}
+	for {
+		_, data = f.skip(data)
+		if len(data) < frameHeaderLen || http2.FrameType(data[3]) == http2.FrameGoAway {
+			return data
+		}
+		f.payload = int(data[0])<<16 | int(data[1])<<8 | int(data[2])
+		data = data[frameHeaderLen:]
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 
 // Answered reports whether a response carries a gRPC status in its headers, or may still bring one in its trailers.
 func Answered(response *http.Response) bool {
-	return hasStatus(response.Header) || isGRPC(response.Header.Get("Content-Type"))
+	return hasStatus(response.Header) || isGRPC(response.Header)
 }
 
 // Begun returns what the head of a response shows.
@@ -36,7 +36,7 @@ func Begun(response *http.Response) Evidence {
 	switch {
 	case hasStatus(response.Header):
 		return Works
-	case isGRPC(response.Header.Get("Content-Type")):
+	case isGRPC(response.Header):
 		return None // the end will tell
 	}
 	switch response.StatusCode {
@@ -88,7 +88,12 @@ const statusIncompatibleProtocol = 464
 
 func hasStatus(fields http.Header) bool { return len(fields["Grpc-Status"]) > 0 }
 
-func isGRPC(contentType string) bool {
-	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+// isGRPC looks a field up by the name that net/http keeps it by, on the path of each call.
+func isGRPC(fields http.Header) bool {
+	contentType := fields["Content-Type"]
+	if len(contentType) == 0 {
+		return false
+	}
+	rest, ok := strings.CutPrefix(contentType[0], "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
