@@ -21,6 +21,7 @@ type policySetting struct {
 	name      string
 	deadline  time.Duration // that the caller sets for each call; 0 for none, so that it is the configuration that sets one
 	configure func(*rpc.ClientConfig)
+	once      bool // whether the method does not declare that it may be executed more than once
 	aimed     bool // whether the aims hold for it
 }
 
@@ -43,14 +44,14 @@ func policySettings() []policySetting {
 	}
 	defaults := func(*rpc.ClientConfig) {}
 	return []policySetting{
-		{"default, not idempotent", callersDeadline, method(rpc.MethodConfig{Idempotency: rpc.IdempotencyNotIdempotent}), true},
-		{"default, idempotent", callersDeadline, defaults, true},
-		{"default, idempotent, no deadline of the caller's", 0, defaults, true},
-		{"without an attempt time-out", callersDeadline, func(client *rpc.ClientConfig) { client.AttemptTimeout = 0 }, false},
-		{"with a bulkhead", callersDeadline, limit(false), false},
-		{"with an adaptive limit", callersDeadline, limit(true), false},
-		{"with hedges after a fixed delay", callersDeadline, method(rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: never}}), false},
-		{"with hedges after a quantile", callersDeadline, method(rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: never, Quantile: 0.95}}), false},
+		{"default, not idempotent", callersDeadline, defaults, true, true},
+		{"default, idempotent", callersDeadline, defaults, false, true},
+		{"default, idempotent, no deadline of the caller's", 0, defaults, false, true},
+		{"without an attempt time-out", callersDeadline, func(client *rpc.ClientConfig) { client.AttemptTimeout = 0 }, false, false},
+		{"with a bulkhead", callersDeadline, limit(false), false, false},
+		{"with an adaptive limit", callersDeadline, limit(true), false, false},
+		{"with hedges after a fixed delay", callersDeadline, method(rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: never}}), false, false},
+		{"with hedges after a quantile", callersDeadline, method(rpc.MethodConfig{Hedge: rpc.HedgeConfig{Delay: never, Quantile: 0.95}}), false, false},
 	}
 }
 

@@ -48,7 +48,7 @@ func (w *memoryWire) dial(context.Context, string, string) (net.Conn, error) {
 
 // bare returns what goplt's wire consists of and nothing else: connecthttp with the options that goplt gives it, on one [http.ClientConn] of a
 // transport made as its pool makes it.
-func (w *memoryWire) bare() (rpcCaller, error) {
+func (w *memoryWire) bare(setting policySetting) (rpcCaller, error) {
 	base := &http.Transport{
 		Protocols: new(http.Protocols), DisableCompression: true, WriteBufferSize: 64 << 10, ReadBufferSize: 16 << 10, DialContext: w.dial,
 	}
@@ -63,7 +63,7 @@ func (w *memoryWire) bare() (rpcCaller, error) {
 		connecthttp.WithReadMaxBytes(config.MaxReceiveBytes), connecthttp.WithSendMaxBytes(config.MaxSendBytes),
 		connecthttp.WithCompressMinBytes(config.CompressMinBytes),
 	}, w.options...)
-	return newRPCCaller(connecthttp.NewTransport(connDoer{conn}, "http://"+memoryAddress, options...), conn.Close), nil
+	return newRPCCaller(setting, connecthttp.NewTransport(connDoer{conn}, "http://"+memoryAddress, options...), conn.Close), nil
 }
 
 // connDoer sends requests on one connection.
@@ -72,19 +72,19 @@ type connDoer struct{ conn *http.ClientConn }
 func (d connDoer) Do(request *http.Request) (*http.Response, error) { return d.conn.RoundTrip(request) }
 
 // goplt returns the whole of goplt's transport.
-func (w *memoryWire) goplt(configure func(*rpc.ClientConfig)) (rpcCaller, error) {
+func (w *memoryWire) goplt(setting policySetting) (rpcCaller, error) {
 	found, err := registryWith(services.AuthService, memoryAddress)
 	if err != nil {
 		return rpcCaller{}, err
 	}
 	config := rpc.DefaultClientConfig()
 	config.Protocol = w.protocol
-	configure(&config)
+	setting.configure(&config)
 	transport, err := rpc.NewTransport("memory:///"+services.AuthService, found, rpc.WithClientConfig(config), rpc.WithDialer(w.dial))
 	if err != nil {
 		return rpcCaller{}, errors.Join(err, found.Close())
 	}
-	return newRPCCaller(transport, func() error { return errors.Join(transport.Close(), found.Close()) }), nil
+	return newRPCCaller(setting, transport, func() error { return errors.Join(transport.Close(), found.Close()) }), nil
 }
 
 // rpcCaller makes calls by a generated client.
@@ -93,8 +93,19 @@ type rpcCaller struct {
 	close func() error
 }
 
-func newRPCCaller(transport connect.Transport, stop func() error) rpcCaller {
+func newRPCCaller(setting policySetting, transport connect.Transport, stop func() error) rpcCaller {
+	if setting.once {
+		transport = undeclared{transport}
+	}
 	return rpcCaller{authv1connect.NewAuthServiceClient(connect.NewClient(transport)), stop}
+}
+
+// undeclared takes from methods what they declare of their idempotency.
+type undeclared struct{ connect.Transport }
+
+func (u undeclared) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	spec.IdempotencyLevel = connect.IdempotencyUnknown
+	return u.Transport.NewClientStream(ctx, spec)
 }
 
 func (c *rpcCaller) call(ctx context.Context) error {
@@ -186,11 +197,11 @@ func measurePolicies(ctx context.Context, settings []policySetting, rounds, call
 }
 
 func newPolicyPair(setting policySetting, wire *memoryWire, calls int) (*policyPair, error) {
-	bare, err := wire.bare()
+	bare, err := wire.bare(setting)
 	if err != nil {
 		return nil, err
 	}
-	with, err := wire.goplt(setting.configure)
+	with, err := wire.goplt(setting)
 	if err != nil {
 		return nil, errors.Join(err, bare.close())
 	}
