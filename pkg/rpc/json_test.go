@@ -101,7 +101,7 @@ func TestClientNeverRepeatsWhatItGot(t *testing.T) {
 	}), http1Only)
 	transport, _ := only(t, server.Listener.Addr().String(), protocol(rpc.ProtocolHTTP))
 	err := login(t.Context(), transport)
-	expectCode(t, err, connect.CodeInvalidArgument)
+	expectCode(t, err, connect.CodeInternal)
 	want := "unmarshal message: (line 1:26): field tokens.accessToken: want a string"
 	if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, "98765") {
 		t.Errorf("got %s, want it to say %s and no value", text, want)

@@ -91,7 +91,7 @@ func (s *stream) Receive(message any) error {
 	if err != nil {
 		return err
 	}
-	err = inner.Receive(message)
+	err = unreadable(inner.Receive(message))
 	s.heard(err)
 	if err == nil && s.spec.StreamType != connect.StreamTypeClient {
 		return nil

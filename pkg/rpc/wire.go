@@ -93,13 +93,24 @@ func (e *exchange) takeEvidence() grpcclient.Evidence {
 func (e *exchange) attributed(err error) error {
 	foreign, ok := errors.AsType[*connect.Error](err)
 	if !ok || !foreign.IsRemote() || e.answered {
-		return err
+		return unreadable(err)
 	}
 	text := e.response.Status
 	if message := foreign.Message(); message != "" {
 		text += ": " + message
 	}
 	return connect.NewError(foreign.Code(), text)
+}
+
+// unreadable gives the error of an answer that is no gzip, protobuf or JSON its code, which is internal
+// (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md). To connecthttp it is an invalid argument, as it would be in a request, which callers
+// would take for a word on what they sent.
+func unreadable(err error) error {
+	local, ok := errors.AsType[*connect.Error](err)
+	if !ok || local.IsRemote() || local.Code() != connect.CodeInvalidArgument {
+		return err
+	}
+	return connect.NewError(connect.CodeInternal, "the answer cannot be read: "+local.Message()).WithCause(err)
 }
 
 // timeoutRounding is by how much a deadline may be shortened when it is written into a request's header, at least a millisecond in
