@@ -212,7 +212,12 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 // ask makes an attempt at an instance that was picked for it, by both protocols if it has to.
 func (c *call) ask(ctx context.Context, chosen *instance, permit permit, dst any) ending {
 	var end ending // what a panic below is taken for: it says nothing of the instance
-	defer func() { chosen.finish(permit, end.outcome, end.latency, end.ended()) }()
+	defer func() {
+		if end.ended.IsZero() {
+			end.ended = time.Now()
+		}
+		chosen.finish(permit, end.outcome, end.latency, end.ended)
+	}()
 	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
 	if c.transport.config.Protocol == ProtocolAuto {
 		end = c.fallBack(ctx, chosen, end, dst)
@@ -265,19 +270,12 @@ type ending struct {
 	failed  *failure            // nil if it succeeded
 	outcome outcome             // what it says of the instance
 	began   time.Time           // before there was a connection
-	latency time.Duration       // from when there was a connection on; 0 if there was none
+	ended   time.Time           // zero if there was no connection
+	latency time.Duration       // from when there was one until then; 0 if there was none
 	shown   grpcclient.Evidence // of whether gRPC gets through
 	// unexecuted says that it failed and was provably not executed.
 	unexecuted bool
 	info       context.Context //nolint:containedctx // holds the response metadata
-}
-
-// ended is when the exchange did.
-func (e *ending) ended() time.Time {
-	if e.latency == 0 {
-		return time.Now()
-	}
-	return e.began.Add(e.latency)
 }
 
 // spoken reports whether the service itself answered in the protocol, be it with an error.
@@ -298,11 +296,11 @@ func (c *call) exchange(parent context.Context, chosen *instance, wire *wire, ds
 	c.bound(parent, e, started)
 	defer e.release(&c.transport.alarms)
 	err := c.run(e, wire, started, dst)
-	var latency time.Duration
+	end := ending{by: wire.protocol, began: started, shown: e.shown(), info: e}
 	if !e.began.IsZero() {
-		latency = max(time.Since(e.began), 1)
+		end.latency = max(time.Since(e.began), 1)
+		end.ended = e.began.Add(end.latency)
 	}
-	end := ending{by: wire.protocol, began: started, latency: latency, shown: e.shown(), info: e}
 	if err == nil {
 		end.outcome = outcomeSuccess
 		return end
