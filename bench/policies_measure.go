@@ -152,8 +152,8 @@ type policyPair struct {
 }
 
 // measurePolicies measures every setting over each protocol once per round. There is one processor for all goroutines, so that handing over between
-// those of net/http wakes no other thread, which costs what it likes. Garbage is collected between turns, not during them: turns too short to meet the
-// collector are the likelier to meet nothing else.
+// those of net/http wakes no other thread, which costs what it likes. Garbage is collected between turns, not during them: turns too short to meet
+// the collector are the likelier to meet nothing else.
 func measurePolicies(ctx context.Context, settings []policySetting, rounds, calls int, duration time.Duration) (costs []policyCost, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
