@@ -55,13 +55,16 @@ func (l *load) stay(transport *rpc.Transport, visit time.Duration, seed uint64) 
 	for caller := range uint64(visitorCallers) {
 		calling.Go(func() {
 			random := rand.New(rand.NewPCG(seed, caller))
+			pause := time.NewTimer(0)
+			defer pause.Stop()
 			for {
 				select {
 				case <-closing:
 					return
-				default:
-					l.results.note(l.call(route{visitor, transport}, random))
+				case <-pause.C:
 				}
+				l.results.note(l.call(route{visitor, transport}, random))
+				pause.Reset(time.Duration(random.Int64N(int64(maxPause))))
 			}
 		})
 	}
