@@ -186,7 +186,7 @@ func TestRow37Message(t *testing.T) {
 					at.before = busy.execute
 				}
 				gateway := servicestest.StartHTTPProxy(t, at.start(t, executions).Addr())
-				transport := reach(t, inMemory(speaking(spoken), func(cfg *config.Config) {
+				transport := reach(t, inMemory(speaking(spoken), unhurried, func(cfg *config.Config) {
 					cfg.Defaults.Breaker.MinCalls, cfg.Defaults.Breaker.OpenFor, cfg.Defaults.Breaker.HalfOpenSuccesses = 1, time.Millisecond, 1
 					cfg.Defaults.Outlier.Enabled = false
 					cfg.Defaults.Pool.MaxConnections, cfg.Defaults.Pool.MaxHTTPConnections = 1, 1
