@@ -26,10 +26,16 @@ func inMemory(changes ...func(*config.Config)) *config.Config {
 	return cfg
 }
 
-// speaking has the client speak a protocol, over connections that are opened beforehand: on a machine that is busy, a peer may take longer to show
-// that it speaks HTTP/2 than a call waits for that.
+// speaking has the client speak a protocol; gRPC over connections that are opened beforehand: on a machine that is busy, a peer may take longer to
+// show that it speaks HTTP/2 than a call waits for that. Over HTTP/1.1, net/http's server takes no request any more on a connection that has none for
+// some seconds.
 func speaking(spoken rpc.Protocol) func(*config.Config) {
-	return func(cfg *config.Config) { cfg.Defaults.Protocol, cfg.Defaults.Pool.MinConnections = spoken, 1 }
+	return func(cfg *config.Config) {
+		cfg.Defaults.Protocol = spoken
+		if spoken != rpc.ProtocolHTTP {
+			cfg.Defaults.Pool.MinConnections = 1
+		}
+	}
 }
 
 // unwarmed has the first call to an instance wait for its connection.
