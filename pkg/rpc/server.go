@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"github.com/0x1d/goplt/internal/safelog"
 	"github.com/0x1d/goplt/pkg/registry"
 )
 
@@ -123,6 +124,7 @@ func NewServer(handlers *connect.Server, opts ...ServerOption) (*Server, error) 
 	for _, opt := range opts {
 		opt.applyServer(s)
 	}
+	s.logger = safelog.New(s.logger)
 	if handlers == nil {
 		return nil, errors.New("rpc: new server: handlers is nil; want a connect.Server")
 	}
