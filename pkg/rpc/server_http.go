@@ -105,12 +105,16 @@ func (rt *router) refuseMethod(w http.ResponseWriter, r *http.Request) {
 // net/http asks the type of that request's body whether unread bytes force the connection closed, and with another body in its place
 // would take them for the next request.
 func (rt *router) limit(w http.ResponseWriter, r *http.Request, stream connect.StreamType) *http.Request {
+	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here.
+	controller := http.NewResponseController(w)
+	if stream&connect.StreamTypeClient != 0 && r.ProtoMajor == 1 {
+		// Else net/http reads and throws away up to 256 KiB of what is still to come, as soon as the handler sends its headers.
+		_ = controller.EnableFullDuplex()
+	}
 	timeout := rt.server.config.RequestTimeout
 	if timeout == 0 {
 		return r
 	}
-	// Writers without deadlines, such as httptest's recorder, have none to lift: errors do not matter here.
-	controller := http.NewResponseController(w)
 	if stream != connect.StreamTypeUnary {
 		_ = controller.SetWriteDeadline(time.Time{})
 	}
