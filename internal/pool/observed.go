@@ -37,7 +37,9 @@ type observedConn struct {
 	goingAway atomic.Pointer[func()]
 	// disowned is set when a GOAWAY named 0 as the last stream that was processed, or may be.
 	disowned atomic.Bool
-	calmed   bool // whether a complaint of the peer was heeded; used by Read alone
+	// complained is set when a GOAWAY named an error.
+	complained atomic.Bool
+	calmed     bool // whether a complaint of the peer was heeded; used by Read alone
 
 	pings *pinger // nil if there are none
 	// failure is why the connection was closed from this side, if there is a reason that its calls should see.
@@ -76,6 +78,9 @@ func (c *observedConn) Read(buffer []byte) (int, error) {
 	}
 	if c.frames.explained && c.frames.lastStream == 0 {
 		c.disowned.Store(true)
+	}
+	if c.frames.code != http2.ErrCodeNo {
+		c.complained.Store(true)
 	}
 	if c.pings != nil && c.frames.code == http2.ErrCodeEnhanceYourCalm && !c.calmed {
 		c.calmed = true

@@ -424,6 +424,9 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 			result = outcomeBusy
 		}
 	}
+	if verdict == resilience.Refused && e.response == nil && !isReset(e.err) && e.conn != nil && e.conn.SaidGoodbye() {
+		result = outcomeNone // what crosses a goodbye to the connection says nothing of the instance
+	}
 	if c.mayResend(verdict) {
 		// Adds nothing to any instance's load, so the budget has no say.
 		failed.passing, failed.retryable = true, true

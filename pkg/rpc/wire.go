@@ -71,8 +71,13 @@ func (e *exchange) unsendable() bool {
 	if e.err == nil || e.Err() != nil || !e.conn.Usable() {
 		return false
 	}
-	_, reset := errors.AsType[http2.StreamError](e.err)
-	return !reset
+	return !isReset(e.err)
+}
+
+// isReset reports whether an error is the reset of one stream.
+func isReset(err error) bool {
+	_, reset := errors.AsType[http2.StreamError](err)
+	return reset
 }
 
 // shown returns what the exchange showed of whether gRPC gets through.
@@ -273,7 +278,7 @@ func wireError(ctx context.Context, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return contextError(ctxErr)
 	}
-	if _, ok := errors.AsType[http2.StreamError](err); ok {
+	if isReset(err) {
 		return err
 	}
 	if errors.Is(err, io.EOF) {
