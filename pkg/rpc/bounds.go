@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 // with it. But what its Done returns is the caller's, so it is no context to wait with.
 type bounds struct {
 	deadline    time.Time // zero if the context has it
+	connectBy   time.Time // when to give up waiting for a connection; zero if only the deadline bounds that
 	expired     atomic.Bool
 	alarm       *alarm // nil while there is none
 	reservation uint64 // of the connection, over HTTP/1.1
@@ -55,17 +57,28 @@ func (e *exchange) acquire(wire *wire, alarms *alarms, now time.Time) (err error
 
 // await waits for a connection.
 func (e *exchange) await(connections *pool.Pool) (*pool.Conn, error) {
-	if e.bounds.deadline.IsZero() {
+	until := e.bounds.connectBy // which is before the deadline
+	if until.IsZero() {
+		until = e.bounds.deadline
+	}
+	if until.IsZero() {
 		return connections.Acquire(e)
 	}
-	ctx, cancel := context.WithDeadline(e, e.bounds.deadline)
+	ctx, cancel := context.WithDeadline(e, until)
 	defer cancel()
 	conn, err := connections.Acquire(ctx)
-	if err != nil && ctx.Err() != nil && e.Err() == nil {
+	switch {
+	case err == nil || ctx.Err() == nil || e.Err() != nil:
+	case e.bounds.connectBy.IsZero():
 		e.bounds.expired.Store(true)
+	default:
+		err = errNoConnection
 	}
 	return conn, err
 }
+
+// errNoConnection is why an attempt is given up that may be made elsewhere, as nothing of it was sent.
+var errNoConnection = errors.New("no connection within attempt_timeout")
 
 // release ends the watch over the deadline, once the exchange has ended.
 func (e *exchange) release(alarms *alarms) {

@@ -340,12 +340,16 @@ func (c *call) newExchange() *exchange {
 }
 
 // bound has an exchange end by the call's deadline, and by the attempt time-out if another attempt may follow. An attempt that must not be repeated
-// has all the time there is.
+// has all the time there is once there is a connection; until then it may go elsewhere as any other, if there is an elsewhere.
 func (c *call) bound(parent context.Context, e *exchange, now time.Time) {
 	deadline := c.deadline
-	if limit := c.policy.attemptTimeout; limit > 0 && c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts() {
-		if own := now.Add(limit); deadline.IsZero() || own.Before(deadline) {
+	if limit := c.policy.attemptTimeout; limit > 0 {
+		switch own := now.Add(limit); {
+		case !deadline.IsZero() && !own.Before(deadline):
+		case c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts():
 			deadline, e.limit = own, own
+		case c.othersLeft():
+			e.bounds.connectBy = own
 		}
 	}
 	e.Context = parent
@@ -383,8 +387,8 @@ func (c *call) run(e *exchange, wire *wire, started time.Time, dst any) error {
 
 // verdict says whether the exchange was executed.
 func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
-	if e.shown() == grpcclient.Blocked && c.transport.config.Protocol == ProtocolAuto {
-		return resilience.Refused // for its form, by something that never looked at the message
+	if e.shown() == grpcclient.Blocked && (c.transport.config.Protocol == ProtocolAuto || c.othersLeft()) {
+		return resilience.Refused // for its form, by something that never looked at the message; there is another to turn to
 	}
 	sent := e.sent()
 	if sent && e.response == nil && wire.protocol == ProtocolHTTP {
@@ -434,8 +438,8 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 		return failed, result
 	}
 	pushed := pushbackOf(e, err)
-	replayable := doubtful && c.transport.config.Protocol == ProtocolAuto // by the other protocol, or by another instance
-	if !c.policy.idempotent || !replayable && !retryableCode(verdict, err, pushed.asked, timedOut) {
+	replayable := doubtful && (c.transport.config.Protocol == ProtocolAuto || c.othersLeft()) // by the other protocol, or by another instance
+	if !c.policy.idempotent || !replayable && !e.broken && !retryableCode(verdict, err, pushed.asked, timedOut) {
 		return failed, result
 	}
 	failed.passing, failed.never, failed.delay = true, pushed.never, pushed.delay

@@ -35,7 +35,7 @@ type ClientConfig struct {
 	// length only their caller knows. 0 means no bound. Default 10s.
 	Timeout time.Duration `koanf:"timeout"`
 	// AttemptTimeout bounds one attempt of a unary call that may be tried again, inside the deadline; an attempt that must not be repeated has
-	// all the time that is left. 0 means no bound. Default 3s.
+	// all the time that is left once there is a connection, for which it waits as long while there are other instances. 0 means no bound. Default 3s.
 	AttemptTimeout time.Duration `koanf:"attempt_timeout"`
 	// WaitForInstances makes a call to a service without instances wait for one until its deadline, instead of failing at once with
 	// [ErrNoInstances]. Default false.
