@@ -168,11 +168,15 @@ func (w *world) close(t *testing.T) {
 		}
 	}
 	w.closeRegistry()
+	var stopping sync.WaitGroup
 	for _, i := range w.instances {
-		if err := i.stop(); err != nil {
-			w.problem(t, fmt.Sprintf("stopping %s: %v", i.name(), err), time.Now())
-		}
+		stopping.Go(func() {
+			if err := i.stop(); err != nil {
+				w.problem(t, fmt.Sprintf("stopping %s: %v", i.name(), err), time.Now())
+			}
+		})
 	}
+	stopping.Wait()
 	w.closeServing()
 	w.ledger.settle(time.Now())
 	if _, open := w.ledger.total(); open > 0 {

@@ -12,7 +12,8 @@ import (
 func TestSchedule(t *testing.T) {
 	const length = 5 * time.Minute
 	often := make(map[*kind]int)
-	for seed := range uint64(200) {
+	const seeds = 50
+	for seed := range uint64(seeds) {
 		schedule := newSchedule(seed, length, fleet)
 		if !reflect.DeepEqual(schedule, newSchedule(seed, length, fleet)) {
 			t.Fatalf("seed %d: two schedules", seed)
@@ -36,8 +37,8 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	for _, kind := range kinds {
-		if often[kind] < 200 {
-			t.Errorf("in 200 schedules, an instance is %s %d times", kind.name, often[kind])
+		if often[kind] < seeds {
+			t.Errorf("in %d schedules, an instance is %s %d times", seeds, kind.name, often[kind])
 		}
 	}
 }
