@@ -472,8 +472,8 @@ func (c *call) mayResend(verdict resilience.Verdict) bool {
 	return verdict == resilience.NotSent
 }
 
-// retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost or kept silent for the attempt's
-// time, it is unavailable, or it said itself when to come back.
+// retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost, refused it, or kept silent for the
+// attempt's time, it is unavailable, or it said itself when to come back.
 func retryableCode(verdict resilience.Verdict, err error, pushed, timedOut bool) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable:
@@ -481,6 +481,6 @@ func retryableCode(verdict resilience.Verdict, err error, pushed, timedOut bool)
 	case connect.CodeResourceExhausted:
 		return pushed
 	default:
-		return timedOut || verdict == resilience.MaybeProcessed
+		return timedOut || verdict == resilience.MaybeProcessed || verdict == resilience.Refused
 	}
 }

@@ -51,8 +51,6 @@ const (
 	gaveUp excuse = "given up"
 	// halted is of calls in whose time nothing of this process ran for so long that an attempt more would have had place.
 	halted excuse = "halted"
-	// noGRPC is of calls by a transport that is pinned to gRPC, at an instance to which no gRPC gets through, which is the operator's mistake.
-	noGRPC excuse = "no gRPC"
 	// closed is of calls that came when their transport was closed, of which no attempt was made.
 	closed excuse = "closed"
 )
@@ -62,15 +60,13 @@ const excusableHalt = 200 * time.Millisecond
 
 // excuse returns why a call that failed counts for nothing; empty if it counts.
 func (o *outcome) excuse() excuse {
-	switch text := o.err.Error(); {
+	switch {
 	case o.gaveUp:
 		return gaveUp
 	case o.halted >= excusableHalt:
 		return halted
 	case errors.Is(o.err, rpc.ErrClosed) && verdictOf(o.err) == noAttempt:
 		return closed
-	case o.route == string(rpc.ProtocolGRPC) && (strings.Contains(text, "415 Unsupported Media Type") || strings.Contains(text, "no Grpc-Status trailer")):
-		return noGRPC
 	default:
 		return ""
 	}
