@@ -60,14 +60,15 @@ func (a Attempt) summary() string {
 	return fmt.Sprintf("%s by %s, %s%s, %s", where, a.Protocol, how, a.Verdict, a.Duration.Round(10*time.Microsecond))
 }
 
-// CallError is the error of a unary call that failed: the last attempt's error, which [errors.Is] and [errors.As] reach
-// ([*connect.Error], [context.DeadlineExceeded], [ErrNoInstances], …), and every attempt that led to it.
+// CallError is the error of a unary call, or of the transport below a stream, that failed: the last attempt's error, which [errors.Is] and
+// [errors.As] reach ([*connect.Error], [context.DeadlineExceeded], [ErrNoInstances], …), and every attempt that led to it.
 type CallError struct {
 	// Procedure is what was called, such as "/goplt.auth.v1.AuthService/Login".
 	Procedure string
 	// Target is the text form of the target.
 	Target string
-	// Attempts are the attempts made, in order. Empty if no instance could be tried.
+	// Attempts are the attempts made, in the order in which they began; of a stream that was opened, the one that it is on. Empty if no instance could
+	// be tried.
 	Attempts []Attempt
 
 	err error

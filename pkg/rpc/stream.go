@@ -128,9 +128,16 @@ func (s *stream) explained(err error) error {
 		return err
 	}
 	if s.transport.ctx.Err() != nil {
-		return cutOff(err)
+		err = cutOff(err)
 	}
-	return err
+	spoken := ProtocolGRPC
+	if s.byHTTP {
+		spoken = ProtocolHTTP
+	}
+	return &CallError{Procedure: s.spec.Procedure, Target: s.transport.name, err: err, Attempts: []Attempt{{
+		Instance: s.chosen.id, Addr: s.chosen.addr, Protocol: spoken, Verdict: resilience.MaybeProcessed.String(), Code: connect.CodeOf(err),
+		Duration: time.Since(s.began), Err: err,
+	}}}
 }
 
 // Close ends the stream and gives back what it holds. Whatever is under way on it returns.

@@ -440,3 +440,25 @@ func TestStreamsOutliveTheCallTimeout(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// TestStreamErrorNamesTheInstance: who loses a stream is told where it was.
+func TestStreamErrorNamesTheInstance(t *testing.T) {
+	peer := startH2Peer(t, func(_ int, conn *h2Conn) {
+		conn.Greet()
+		if request, ok := conn.Next(); ok {
+			conn.Begin(request.Stream)
+			conn.Abort()
+		}
+	})
+	transport, _ := only(t, peer.Addr, nil)
+	stream, err := connect.NewClient(transport).CallServerStream(t.Context(), specSplit, wrapperspb.String("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stream.Close() }()
+	err = stream.Receive(&wrapperspb.StringValue{})
+	expectCode(t, err, connect.CodeUnavailable)
+	if attempts := callError(t, err).Attempts; len(attempts) != 1 || attempts[0].Instance != "one" || attempts[0].Addr != peer.Addr {
+		t.Errorf("attempts %v; want the one at %s", attempts, peer.Addr)
+	}
+}
