@@ -446,11 +446,20 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	if pushed.never {
 		return failed, result
 	}
-	if late := time.Now().Add(pushed.delay); pushed.delay > 0 && !c.deadline.IsZero() && !late.Before(c.deadline) {
+	if pushed.delay > 0 && pushed.delay >= c.patience() {
 		return failed, result // there would be no time left for another attempt
 	}
 	failed.retryable = c.transport.budget.Failed()
 	return failed, result
+}
+
+// patience is how long the call may wait for another attempt: less than what is left of its time, and if that has no end, a minute. No server is to
+// hold a caller for longer.
+func (c *call) patience() time.Duration {
+	if c.deadline.IsZero() {
+		return time.Minute
+	}
+	return time.Until(c.deadline)
 }
 
 // othersLeft reports whether there are instances that were not tried, besides the one that an attempt is under way at.
