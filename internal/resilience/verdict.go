@@ -67,20 +67,8 @@ func Classify(evidence Evidence) Verdict {
 // refused reports whether the peer reset the stream with REFUSED_STREAM (RFC 9113, section 8.7), or closed the connection with a GOAWAY
 // whose last stream is below ours (section 6.8): it then has not processed the request.
 func refused(err error) bool {
-	if err == nil {
-		return false
-	}
 	if stream, ok := errors.AsType[http2.StreamError](err); ok {
 		return stream.Code == http2.ErrCodeRefusedStream
 	}
-	for ; err != nil; err = errors.Unwrap(err) {
-		if err.Error() == goAwayText {
-			return true
-		}
-	}
-	return false
+	return aboveGoAway(err)
 }
-
-// goAwayText is all that net/http tells of a stream above the last one of a GOAWAY: the error has neither a type nor a variable that can
-// be named. A test provokes it, and fails when Go changes it.
-const goAwayText = "http2: Transport received Server's graceful shutdown GOAWAY"

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2"
+
+	"github.com/0x1d/goplt/internal/resilience"
 )
 
 // Evidence is what an exchange shows of whether gRPC gets through to an instance.
@@ -67,20 +69,11 @@ func Ended(response *http.Response) Evidence {
 // take, has the same type and code: it says that the answer was bad, and nothing of what becomes of gRPC on the way.
 func Failed(err error) Evidence {
 	reset, ok := errors.AsType[http2.StreamError](err)
-	if ok && fromPeer(reset) && (reset.Code == http2.ErrCodeProtocol || reset.Code == http2.ErrCodeHTTP11Required) {
+	if ok && resilience.ResetByPeer(reset) && (reset.Code == http2.ErrCodeProtocol || reset.Code == http2.ErrCodeHTTP11Required) {
 		return Doubtful
 	}
 	return None
 }
-
-// fromPeer reports whether it was the peer that reset a stream.
-func fromPeer(reset http2.StreamError) bool {
-	return reset.Cause != nil && reset.Cause.Error() == fromPeerText
-}
-
-// fromPeerText is all by which net/http tells a stream that the peer reset from one that it reset itself: the cause has neither a type nor a
-// variable that can be named. A test provokes both, and fails when Go changes it.
-const fromPeerText = "received from peer"
 
 // statusIncompatibleProtocol is what AWS's application load balancer answers when the versions of client and target do not match
 // (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html).
