@@ -96,10 +96,12 @@ func (c *call) complete(dst any) error {
 	return nil
 }
 
-// try makes an attempt, or several at a time if the method is hedged.
+// try makes an attempt, or several at a time if the method is hedged, and it is known after what time.
 func (c *call) try(ctx context.Context, dst any) *failure {
 	if answer, ok := dst.(proto.Message); ok && c.policy.hedge != nil {
-		return c.hedged(ctx, answer)
+		if delay, known := c.policy.hedge.delay(); known {
+			return c.hedged(ctx, answer, delay)
+		}
 	}
 	return c.attempt(ctx, dst)
 }
@@ -185,8 +187,24 @@ func (f *failure) Delay() time.Duration { return f.delay }
 
 // attempt tries one instance, by both protocols if it has to, and returns nil if it answered with success.
 func (c *call) attempt(ctx context.Context, dst any) *failure {
+	chosen, permit, failed := c.begin(ctx)
+	if failed != nil {
+		return failed
+	}
+	end := c.ask(ctx, chosen, permit, dst)
+	if len(c.attempts) > 0 {
+		c.adoptInfo(end.info)
+	}
+	if end.failed == nil {
+		c.transport.budget.Succeeded()
+	}
+	return end.failed
+}
+
+// begin picks an instance for the next attempt.
+func (c *call) begin(ctx context.Context) (chosen *instance, permit permit, failed *failure) {
 	if err := ctx.Err(); err != nil {
-		return &failure{err: contextError(err)}
+		return nil, permitNone, &failure{err: contextError(err)}
 	}
 	if len(c.transport.view.Load().instances) == 0 {
 		c.at = time.Time{} // there will be some to wait for
@@ -195,18 +213,10 @@ func (c *call) attempt(ctx context.Context, dst any) *failure {
 	balanced.Now = c.at
 	chosen, permit, err := c.transport.pick(ctx, c.deadline, balanced, c.tried)
 	if err != nil {
-		return &failure{err: err}
+		return nil, permitNone, &failure{err: err}
 	}
 	c.number++
-	end := c.ask(ctx, chosen, permit, dst)
-	if len(c.attempts) > 0 {
-		c.adoptInfo(end.info)
-	}
-	if end.failed == nil {
-		c.transport.budget.Succeeded()
-		return nil
-	}
-	return end.failed
+	return chosen, permit, nil
 }
 
 // ask makes an attempt at an instance that was picked for it, by both protocols if it has to.
@@ -219,8 +229,12 @@ func (c *call) ask(ctx context.Context, chosen *instance, permit permit, dst any
 		chosen.finish(permit, end.outcome, end.latency, end.ended)
 	}()
 	end = c.exchange(ctx, chosen, chosen.wireFor(c.transport.config.Protocol), dst)
+	began := end.began
 	if c.transport.config.Protocol == ProtocolAuto {
 		end = c.fallBack(ctx, chosen, end, dst)
+	}
+	if c.policy.hedge != nil {
+		c.policy.hedge.learn(time.Since(began), &end)
 	}
 	if end.failed != nil {
 		c.tried = append(c.tried, chosen)

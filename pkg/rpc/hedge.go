@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -39,77 +40,92 @@ func (h *hedge) delay() (delay time.Duration, ok bool) {
 // hedged makes an attempt and, as long as none has been answered, others beside it, each at another instance and a delay after the one before. The
 // first answer is that of all, and has the others cancelled; what only another attempt may mend is none. It returns when all have ended: they read
 // the caller's message, and the first writes to its answer.
-func (c *call) hedged(ctx context.Context, dst proto.Message) *failure {
-	if err := ctx.Err(); err != nil {
-		return &failure{err: contextError(err)}
+func (c *call) hedged(ctx context.Context, dst proto.Message, delay time.Duration) *failure {
+	chosen, permit, failed := c.begin(ctx)
+	if failed != nil {
+		return failed
 	}
-	chosen, permit, err := c.transport.pick(ctx, c.deadline, c.transport.balanced(c.ctx), c.tried)
-	if err != nil {
-		return &failure{err: err}
+	r := &race{
+		call: c, number: c.number, executed: c.executed, refused: c.refused, tried: append(slices.Clip(c.tried), chosen), answer: dst.ProtoReflect().Type(),
+		delay: delay, running: 1, seen: 1, ended: make(chan *runner, 1+c.policy.hedge.most),
+		first: runner{call: c, earlier: len(c.attempts), dst: dst},
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	r := &race{call: c, ctx: ctx, cancel: cancel, answer: dst.ProtoReflect().Type(), ended: make(chan *runner, 1+c.policy.hedge.most)}
-	defer r.drain()
-	r.start(chosen, permit, dst)
-	r.wait()
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	defer r.cancel()
+	r.lead(chosen, permit)
 	return r.finish(dst)
 }
 
-// race is the attempts of a hedged call that are under way at a time. It belongs to the goroutine of the call.
+// race is the attempts of a hedged call that are under way at a time. While the first is alone, as it mostly is until its end, it belongs to the
+// goroutine of the call, which makes it; from the first hedge on to the goroutine that hedges.
 type race struct {
-	call    *call
-	ctx     context.Context //nolint:containedctx // of the attempts, below the call's own
-	cancel  context.CancelFunc
-	answer  protoreflect.MessageType
-	runners []*runner // in the order of their start
-	running int
-	seen    int // how many of them the service may have seen
-	ended   chan *runner
-	winner  *runner // the first that was answered
-	last    *runner // the latest that ended
+	call     *call // of the first attempt: to all others, only what does not change
+	number   int   // of the attempts begun
+	executed int   // how many attempts the service may have seen before these
+	refused  int   // how many the peer refused before these
+	tried    []*instance
+	ctx      context.Context //nolint:containedctx // of the attempts, below the call's own
+	cancel   context.CancelFunc
+	answer   protoreflect.MessageType
+	delay    time.Duration
+	running  int
+	seen     int // how many of them the service may have seen
+	first    runner
+	hedges   []*runner // in the order of their start
+	ended    chan *runner
+	hedging  sync.WaitGroup
+	panicked any     // with what hedging ended
+	winner   *runner // the first that was answered
+	last     *runner // the latest that ended
 }
 
 // runner is one attempt. What is in it belongs to its goroutine until it has ended.
 type runner struct {
-	call     call // a copy, of which the attempts and counts are its own
-	earlier  int  // how many instances were tried, or are being tried, besides its own
-	chosen   *instance
+	call     *call // if it is a hedge, a copy, of which the attempts and counts are its own
+	earlier  int   // how many attempts there were before it, in its call
+	known    int   // how many instances were tried, or are being tried, besides its own
 	dst      proto.Message
 	end      ending
 	returned bool // whether the attempt came to its end, and did not panic or exit
 	panicked any
 }
 
-// start makes an attempt.
-func (r *race) start(chosen *instance, permit permit, dst proto.Message) {
-	c, tried := r.call, r.tried()
-	c.number++
-	runner := &runner{chosen: chosen, dst: dst, earlier: len(tried), call: call{
+// lead makes the first attempt, and returns when all have ended.
+func (r *race) lead(chosen *instance, permit permit) {
+	r.hedging.Add(1)
+	delay := time.AfterFunc(r.delay, r.hedge)
+	defer func() { // also if the attempt panics, or exits
+		if delay.Stop() {
+			r.take(&r.first)
+			return
+		}
+		r.ended <- &r.first
+		r.hedging.Wait()
+	}()
+	r.first.end = r.call.ask(r.ctx, chosen, permit, r.first.dst)
+	r.first.returned = true
+}
+
+// start makes a hedge.
+func (r *race) start(chosen *instance, permit permit) {
+	c := r.call
+	r.number++
+	hedge := &runner{known: len(r.tried), dst: r.answer.New().Interface(), call: &call{
 		transport: c.transport, ctx: c.ctx, spec: c.spec, policy: c.policy, request: c.request, deadline: c.deadline,
-		number: c.number, refused: c.refused, executed: c.executed + r.seen, tried: tried, apart: true,
+		number: r.number, refused: r.refused, executed: r.executed + r.seen, tried: slices.Clip(r.tried), apart: true,
 	}}
-	r.runners = append(r.runners, runner)
+	r.hedges = append(r.hedges, hedge)
+	r.tried = append(r.tried, chosen)
 	r.running++
 	r.seen++
 	go func() {
 		defer func() {
-			runner.panicked = recover()
-			r.ended <- runner
+			hedge.panicked = recover()
+			r.ended <- hedge
 		}()
-		began := time.Now()
-		runner.end = runner.call.ask(r.ctx, chosen, permit, dst)
-		c.policy.hedge.learn(time.Since(began), &runner.end)
-		runner.returned = true
+		hedge.end = hedge.call.ask(r.ctx, chosen, permit, hedge.dst)
+		hedge.returned = true
 	}()
-}
-
-// tried returns the instances that another attempt is not to go to.
-func (r *race) tried() []*instance {
-	tried := slices.Clone(r.call.tried)
-	for _, runner := range r.runners {
-		tried = append(tried, runner.chosen)
-	}
-	return tried
 }
 
 // learn takes in how long an attempt took. One that was not answered would have taken longer still, which tells something if that is long. How soon
@@ -123,40 +139,47 @@ func (h *hedge) learn(took time.Duration, end *ending) {
 	}
 }
 
-// wait hedges until all attempts have ended. After one that failed where another may do better, the next hedge is due at once, or when the server
-// wants it, if at all (gRFC A6).
-func (r *race) wait() {
-	var due <-chan time.Time
-	delay, ok := r.call.policy.hedge.delay()
-	timer := time.NewTimer(delay)
+// hedge makes hedges, of which the first is due, until all attempts have ended. After one that failed where another may do better, the next is due at
+// once, or when the server wants it, if at all (gRFC A6).
+func (r *race) hedge() {
+	defer r.hedging.Done()
+	defer func() {
+		r.panicked = recover()
+		r.drain()
+	}()
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	if ok {
-		due = timer.C
-	}
+	due := timer.C
 	for r.running > 0 {
 		select {
-		case r.last = <-r.ended:
-			r.running--
-			if r.last.unexecuted() {
-				r.seen--
-			}
+		case ended := <-r.ended:
+			r.take(ended)
 			switch {
-			case r.winner != nil:
-			case r.last.settles():
-				r.winner, due = r.last, nil
-				r.cancel()
-			case r.last.end.failed.never:
+			case r.winner != nil, ended.end.failed.never:
 				due = nil
 			case due != nil:
-				timer.Reset(r.last.end.failed.delay)
+				timer.Reset(ended.end.failed.delay)
 			}
 		case <-due:
-			if !r.hedge() {
+			if !r.another() {
 				due = nil
 				continue
 			}
-			timer.Reset(delay)
+			timer.Reset(r.delay)
 		}
+	}
+}
+
+// take notes that an attempt has ended.
+func (r *race) take(ended *runner) {
+	r.last = ended
+	r.running--
+	if ended.unexecuted() {
+		r.seen--
+	}
+	if r.winner == nil && ended.settles() {
+		r.winner = ended
+		r.cancel()
 	}
 }
 
@@ -167,16 +190,16 @@ func (r *runner) settles() bool {
 
 // unexecuted reports whether the service has not seen an attempt that has ended.
 func (r *runner) unexecuted() bool {
-	return r.returned && r.end.failed != nil && !slices.ContainsFunc(r.call.attempts, func(a Attempt) bool { return !a.unexecuted })
+	return r.returned && r.end.failed != nil && !slices.ContainsFunc(r.call.attempts[r.earlier:], func(a Attempt) bool { return !a.unexecuted })
 }
 
-// hedge makes another attempt, if there may be one, an instance is there for it and the budget has a token, and reports whether it has.
-func (r *race) hedge() bool {
+// another makes a hedge, if there may be one, an instance is there for it and the budget has a token, and reports whether it has.
+func (r *race) another() bool {
 	c := r.call
-	if r.running == 0 || r.ctx.Err() != nil || len(r.runners) > c.policy.hedge.most || c.number >= c.transport.retrier.MaxAttempts() {
+	if r.ctx.Err() != nil || len(r.hedges) >= c.policy.hedge.most || r.number >= c.transport.retrier.MaxAttempts() {
 		return false
 	}
-	chosen, permit, ok := c.transport.another(c.transport.balanced(c.ctx), r.tried())
+	chosen, permit, ok := c.transport.another(c.transport.balanced(c.ctx), r.tried)
 	if !ok {
 		return false
 	}
@@ -184,11 +207,11 @@ func (r *race) hedge() bool {
 		chosen.leave(permit)
 		return false
 	}
-	r.start(chosen, permit, r.answer.New().Interface())
+	r.start(chosen, permit)
 	return true
 }
 
-// drain ends the attempts, if the goroutine of the call is not to wait for their answer, as it panics.
+// drain ends the attempts, if they are not to be waited for as usual, because of a panic.
 func (r *race) drain() {
 	r.cancel()
 	for ; r.running > 0; r.running-- {
@@ -199,18 +222,22 @@ func (r *race) drain() {
 // finish returns how the race ended, after all that it brought has become the call's.
 func (r *race) finish(dst proto.Message) *failure {
 	c := r.call
-	for _, runner := range r.runners {
+	if r.panicked != nil {
+		panic(r.panicked)
+	}
+	for _, hedge := range r.hedges {
 		switch {
-		case runner.panicked != nil:
-			panic(runner.panicked)
-		case !runner.returned:
+		case hedge.panicked != nil:
+			panic(hedge.panicked)
+		case !hedge.returned:
 			runtime.Goexit() // as the attempt did
 		}
-		for at := range runner.call.attempts {
-			runner.call.attempts[at].Hedge = runner != r.runners[0]
+		for at := range hedge.call.attempts {
+			hedge.call.attempts[at].Hedge = true
 		}
-		c.take(&runner.call, runner.earlier)
+		c.join(hedge.call, hedge.known)
 	}
+	c.number = r.number
 	if r.winner == nil {
 		c.adoptInfo(r.last.end.info)
 		return r.failure()
@@ -228,7 +255,7 @@ func (r *race) finish(dst proto.Message) *failure {
 // failure returns that of a race in which no attempt was answered for good: the latest, with what all of them say of another attempt.
 func (r *race) failure() *failure {
 	all := *r.last.end.failed
-	for _, runner := range r.runners {
+	for _, runner := range append(r.hedges, &r.first) {
 		failed := runner.end.failed
 		all.retryable = all.retryable || failed.retryable
 		all.resend = all.resend || failed.resend
@@ -236,16 +263,16 @@ func (r *race) failure() *failure {
 		all.delay = max(all.delay, failed.delay)
 	}
 	all.resend = all.resend && all.delay == 0 && !all.never
-	all.retryable = all.retryable && !all.never && (all.resend || r.call.number < r.call.transport.retrier.MaxAttempts())
+	all.retryable = all.retryable && !all.never && (all.resend || r.number < r.call.transport.retrier.MaxAttempts())
 	return &all
 }
 
-// take adds what came of one attempt to the call. earlier is how many instances it knew to be tried when it began.
-func (c *call) take(part *call, earlier int) {
-	c.attempts = append(c.attempts, part.attempts...)
-	c.tried = append(c.tried, part.tried[earlier:]...)
-	c.refused = max(c.refused, part.refused)
-	for _, attempt := range part.attempts {
+// join adds what came of a hedge to the call. known is how many instances were tried before it.
+func (c *call) join(hedge *call, known int) {
+	c.attempts = append(c.attempts, hedge.attempts...)
+	c.tried = append(c.tried, hedge.tried[known:]...)
+	c.refused = max(c.refused, hedge.refused)
+	for _, attempt := range hedge.attempts {
 		if !attempt.unexecuted {
 			c.executed++
 		}
