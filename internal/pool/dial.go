@@ -200,10 +200,18 @@ func (d *dialer) awaitGreeting(ctx context.Context, conn *observedConn, limit ti
 	case greetingHTTP1:
 		return fmt.Errorf("%w: it answered with HTTP/1", ErrNotHTTP2)
 	case greetingOther:
-		return errors.New("the answer is neither HTTP/2 nor HTTP/1")
+		return d.perhapsTLS("the answer is neither HTTP/2 nor HTTP/1")
 	default:
-		return errors.New("connection closed before an answer")
+		return d.perhapsTLS("connection closed before an answer")
 	}
+}
+
+// perhapsTLS returns the error of a peer that behaves as one does that wants TLS, if it was not spoken to by that.
+func (d *dialer) perhapsTLS(text string) error {
+	if d.tls == nil {
+		text += ", as by a server that wants TLS"
+	}
+	return errors.New(text)
 }
 
 // orCause prefers the reason why ctx ended over the error that its end caused.

@@ -118,12 +118,12 @@ func TestGreeting(t *testing.T) {
 		"silence":                    {awaitEOF, true, `no SETTINGS within [0-9]+ms`},
 		"half a header, silence":     {write("\x00\x00\x00\x04"), true, `no SETTINGS within [0-9]+ms`},
 		"half of SETTINGS, silence":  {write("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03"), true, `no SETTINGS within [0-9]+ms`},
-		"closed at once":             {func(net.Conn) error { return nil }, false, "connection closed before an answer"},
-		"another protocol":           {write("SSH-2.0-OpenSSH_9.9\r\n"), false, "the answer is neither HTTP/2 nor HTTP/1"},
-		"another frame first":        {write("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), false, "the answer is neither HTTP/2 nor HTTP/1"},
-		"settings that are invalid":  {write(invalid.String()), false, "connection closed before an answer"},
+		"closed at once":             {func(net.Conn) error { return nil }, false, "connection closed before an answer, as by a server that wants TLS"},
+		"another protocol":           {write("SSH-2.0-OpenSSH_9.9\r\n"), false, "the answer is neither HTTP/2 nor HTTP/1, as by a server that wants TLS"},
+		"another frame first":        {write("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), false, "the answer is neither HTTP/2 nor HTTP/1, as by a server that wants TLS"},
+		"settings that are invalid":  {write(invalid.String()), false, "connection closed before an answer, as by a server that wants TLS"},
 		"settings, and going away":   {write(goingAway.String()), false, "the peer closed the connection before its first call"},
-		"SMTP, in small frames, say": {write("220 mail.example ESMTP\r\n"), false, "the answer is neither HTTP/2 nor HTTP/1"},
+		"SMTP, in small frames, say": {write("220 mail.example ESMTP\r\n"), false, "the answer is neither HTTP/2 nor HTTP/1, as by a server that wants TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -325,7 +325,7 @@ func TestDialError(t *testing.T) {
 	eventually(t, "all wait", func() bool { return p.Queued() == callers })
 	close(refuse)
 	for range callers {
-		if err := <-failures; err == nil || !strings.HasSuffix(err.Error(), "connection closed before an answer") {
+		if err := <-failures; err == nil || !strings.HasSuffix(err.Error(), "connection closed before an answer, as by a server that wants TLS") {
 			t.Errorf("got %v, want the connection closed", err)
 		}
 	}

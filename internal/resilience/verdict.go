@@ -16,7 +16,7 @@ const (
 	Refused
 	// MaybeProcessed says that the request left and that no answer tells what became of it.
 	MaybeProcessed
-	// Processed says that the peer answered.
+	// Processed says that the service answered.
 	Processed
 )
 
@@ -44,7 +44,7 @@ type Evidence struct {
 	Sent bool
 	// Disowned says that the peer closed the connection with a GOAWAY which says that it processed nothing that came on it.
 	Disowned bool
-	// Answered says that response headers arrived.
+	// Answered says that response headers of the service's own arrived. Those of something before it are no word on the execution.
 	Answered bool
 	// Err is the transport's error, if any.
 	Err error

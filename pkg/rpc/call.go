@@ -409,8 +409,12 @@ func (c *call) verdict(e *exchange, wire *wire) resilience.Verdict {
 		// The connection was this exchange's alone, so its bytes tell more than the body's having been read into a buffer.
 		sent = e.conn.Abandon() > e.written
 	}
+	if e.response != nil {
+		// Whoever answered may have seen the message.
+		return resilience.Classify(resilience.Evidence{Sent: true, Answered: e.answered})
+	}
 	disowned := e.conn != nil && e.conn.Disowned()
-	return resilience.Classify(resilience.Evidence{Sent: sent, Disowned: disowned, Answered: e.response != nil, Err: e.err})
+	return resilience.Classify(resilience.Evidence{Sent: sent, Disowned: disowned, Err: e.err})
 }
 
 // judge decides what a failed exchange says of the instance, and whether another attempt may follow.
@@ -453,7 +457,8 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 	}
 	pushed := pushbackOf(e, err)
 	replayable := doubtful && (c.transport.config.Protocol == ProtocolAuto || c.othersLeft()) // by the other protocol, or by another instance
-	if !c.policy.idempotent || !replayable && !e.broken && !retryableCode(verdict, err, pushed.asked, timedOut) {
+	lost := timedOut || verdict == resilience.Refused || verdict == resilience.MaybeProcessed && e.response == nil
+	if !c.policy.idempotent || !replayable && !e.broken && !retryableCode(err, pushed.asked, lost) {
 		return failed, result
 	}
 	failed.passing, failed.never, failed.delay = true, pushed.never, pushed.delay
@@ -495,15 +500,15 @@ func (c *call) mayResend(verdict resilience.Verdict) bool {
 	return verdict == resilience.NotSent
 }
 
-// retryableCode says which failures of an idempotent call are worth another attempt: the peer was lost, refused it, or kept silent for the
-// attempt's time, it is unavailable, or it said itself when to come back.
-func retryableCode(verdict resilience.Verdict, err error, pushed, timedOut bool) bool {
+// retryableCode says which failures of an idempotent call are worth another attempt: the instance is unavailable, says itself when to come back, or was
+// lost: it broke off, refused the attempt again, or kept silent for its time.
+func retryableCode(err error, pushed, lost bool) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable:
 		return true
 	case connect.CodeResourceExhausted:
 		return pushed
 	default:
-		return timedOut || verdict == resilience.MaybeProcessed || verdict == resilience.Refused
+		return lost
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -44,6 +45,14 @@ func TestCallErrorText(t *testing.T) {
 		}
 		return startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
 	}
+	tlsServer := httptest.NewUnstartedServer(http.NotFoundHandler())
+	tlsServer.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // has its own word on who does not speak TLS
+	tlsServer.StartTLS()
+	t.Cleanup(tlsServer.Close)
+	secured := tlsServer.Listener.Addr().String()
+	once := func(spoken rpc.Protocol) func(*rpc.ClientConfig) {
+		return func(config *rpc.ClientConfig) { config.Retry.MaxAttempts, config.Protocol = 1, spoken }
+	}
 	for _, row := range []struct {
 		name, addr string
 		adjust     func(*rpc.ClientConfig)
@@ -62,17 +71,25 @@ func TestCallErrorText(t *testing.T) {
 				"attempt 1: one (ADDR) by grpc, not sent, TIME; " +
 				"attempt 2: one (ADDR) by grpc, not sent, TIME]",
 		},
-		{"one attempt that is no answer is explained", down, func(config *rpc.ClientConfig) {
-			config.Retry.MaxAttempts, config.Protocol = 1, rpc.ProtocolHTTP
-		}, "unavailable: dial tcp ADDR: connect: connection refused [scripted:///auth; " +
+		{"one attempt that is no answer is explained", down, once(rpc.ProtocolHTTP), "unavailable: dial tcp ADDR: connect: connection refused [scripted:///auth; " +
 			"attempt 1: one (ADDR) by http, not sent, TIME]"},
 		{
 			"both protocols of an attempt are listed", startHTTP(t, http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
 				http.Error(response, "no", http.StatusUnsupportedMediaType)
 			}), http1And2).Listener.Addr().String(), nil,
-			"unknown: 415 Unsupported Media Type [scripted:///auth; " +
-				"attempt 1: one (ADDR) by grpc, refused, TIME: unknown: HTTP status 415 Unsupported Media Type; " +
-				"attempt 2: one (ADDR) by http, processed, TIME]",
+			"unknown: 415 Unsupported Media Type: no [scripted:///auth; " +
+				"attempt 1: one (ADDR) by grpc, refused, TIME: unknown: HTTP status 415 Unsupported Media Type: no; " +
+				"attempt 2: one (ADDR) by http, maybe processed, TIME]",
+		},
+		{
+			"a server that wants TLS, by gRPC", secured, once(rpc.ProtocolGRPC),
+			"unavailable: HTTP/2 preface to ADDR: connection closed before an answer, as by a server that wants TLS [scripted:///auth; " +
+				"attempt 1: one (ADDR) by grpc, not sent, TIME]",
+		},
+		{
+			"a server that wants TLS, by HTTP", secured, once(rpc.ProtocolHTTP),
+			"internal: 400 Bad Request: Client sent an HTTP request to an HTTPS server. [scripted:///auth; " +
+				"attempt 1: one (ADDR) by http, maybe processed, TIME]",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -174,7 +174,14 @@ func TestTrailersStrippedAndNoJSON(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			handler := &authHandler{}
-			proxy := startStripper(t, startHTTP(t, byContentType(handler.mount(), other), http2Only).Listener.Addr().String())
+			var unanswered atomic.Int64
+			counted := http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+				if strings.HasSuffix(request.URL.Path, "/Login") { // and not health
+					unanswered.Add(1)
+				}
+				other.ServeHTTP(response, request)
+			})
+			proxy := startStripper(t, startHTTP(t, byContentType(handler.mount(), counted), http2Only).Listener.Addr().String())
 			transport, status := only(t, proxy.addr, nil)
 			calls := int64(0)
 			for ; calls < 1000 && !hasChange(transport, "does not answer to Connect/JSON either"); calls++ {
@@ -185,7 +192,11 @@ func TestTrailersStrippedAndNoJSON(t *testing.T) {
 			if calls == 1000 {
 				t.Errorf("never tried by Connect/JSON: %+v", transport.Status())
 			}
-			expectCount(t, "logins", &handler.logins, calls-1) // one met the answer 404
+			// One that began as the trial did tells nothing of it, so two may have met the answer 404.
+			if got := unanswered.Load(); got < 1 || got > 2 {
+				t.Errorf("%d logins by Connect/JSON, want 1 or 2", got)
+			}
+			expectCount(t, "logins", &handler.logins, calls-unanswered.Load())
 			if got := status(); got.Protocol != rpc.ProtocolGRPC || got.InFlight != 0 {
 				t.Errorf("status %+v", got)
 			}

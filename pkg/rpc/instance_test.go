@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,9 +89,16 @@ func TestKeyWaitForInstances(t *testing.T) {
 		t.Errorf("got %v after %v", err, took)
 	}
 
+	reg.Fail(errRegistry)
+	await(t, "the registry's error", func() bool { return transport.Status().Error != "" })
+	short, stopShort := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stopShort()
+	if err := login(short, transport); !errors.Is(err, errRegistry) || !strings.HasSuffix(err.Error(), "scripted:///auth: "+errRegistry.Error()) {
+		t.Errorf("got %v, want it to end with what is wrong with the registry", err)
+	}
+
 	done := make(chan error)
 	go func() { done <- login(t.Context(), transport) }()
-	reg.Fail(errRegistry)
 	reg.Set(instanceAt(t, "one", addr))
 	if err := <-done; err != nil {
 		t.Error(err)

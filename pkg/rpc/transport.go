@@ -361,8 +361,11 @@ func (t *Transport) awaitInstances(ctx context.Context, deadline time.Time) (*vi
 		case <-t.ctx.Done():
 			return nil, unavailable(ErrClosed)
 		case <-ctx.Done():
-			return nil, connect.NewError(connect.CodeOf(contextError(ctx.Err())), fmt.Sprintf("%v: waited for instances of %s", ctx.Err(), t.name)).
-				WithCause(errors.Join(ctx.Err(), ErrNoInstances, current.err))
+			text := fmt.Sprintf("%v: waited for instances of %s", ctx.Err(), t.name)
+			if current.err != nil {
+				text += ": " + current.err.Error()
+			}
+			return nil, connect.NewError(connect.CodeOf(contextError(ctx.Err())), text).WithCause(errors.Join(ctx.Err(), ErrNoInstances, current.err))
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/0x1d/goplt/internal/pool"
 	grpcclient "github.com/0x1d/goplt/internal/services/grpc/client"
+	httpclient "github.com/0x1d/goplt/internal/services/http/client"
 )
 
 // exchange is one HTTP exchange on a connection that was reserved for it, and what it showed. It travels as the request's context, so
@@ -36,6 +37,7 @@ type exchange struct {
 	byGRPC     bool
 	answered   bool         // whether the response is the service's, not of something before it
 	broken     bool         // whether the response's body could not be read to its end
+	apology    string       // what a response that is not the service's says in plain text
 	evidence   atomic.Int32 // of gRPC's getting through, a [grpcclient.Evidence]
 	err        error        // of RoundTrip
 
@@ -94,17 +96,22 @@ func (e *exchange) takeEvidence() grpcclient.Evidence {
 }
 
 // attributed has the error of something before the service not pass for the service's own: connecthttp takes any JSON for a Connect error, and makes
-// up its code from the HTTP status.
+// up its code from the HTTP status. It adds what is said in plain text, which connecthttp does not look at.
 func (e *exchange) attributed(err error) error {
 	foreign, ok := errors.AsType[*connect.Error](err)
-	if !ok || !foreign.IsRemote() || e.answered {
+	switch {
+	case !ok || e.answered:
 		return unreadable(err)
+	case foreign.IsRemote():
+		text := e.response.Status
+		if message := foreign.Message(); message != "" {
+			text += ": " + message
+		}
+		return connect.NewError(foreign.Code(), text)
+	case e.apology != "":
+		return connect.NewError(foreign.Code(), foreign.Message()+": "+e.apology).WithCause(err)
 	}
-	text := e.response.Status
-	if message := foreign.Message(); message != "" {
-		text += ": " + message
-	}
-	return connect.NewError(foreign.Code(), text)
+	return unreadable(err)
 }
 
 // unreadable gives the error of an answer that is no gzip, protobuf or JSON its code, which is internal
@@ -163,7 +170,9 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 		return nil, wireError(e, err)
 	}
 	e.response = response
-	e.answered = d.answered(response)
+	if e.answered = d.answered(response); !e.answered {
+		e.apology = httpclient.Apology(response)
+	}
 	if d.grpc {
 		e.byGRPC = true
 		e.show(grpcclient.Begun(response))
