@@ -21,9 +21,6 @@ func (s *Server) inTime(next connect.ServerFunc) connect.ServerFunc {
 		if err := outOfTime(ctx, "before the call was served"); err != nil {
 			return err
 		}
-		if spec.StreamType&connect.StreamTypeClient != 0 {
-			return next(ctx, spec, stream)
-		}
 		deadline, ok := ctx.Deadline()
 		if limit == 0 || spec.StreamType != connect.StreamTypeUnary || ok && time.Until(deadline) <= limit {
 			err := next(ctx, spec, &timelyStream{ServerStream: stream, ctx: ctx})
@@ -58,16 +55,16 @@ func passedOnTheWay(ctx context.Context, err error) bool {
 	return ok && time.Until(deadline) < timeoutRounding // which the other server was told less by
 }
 
-// timelyStream is the stream of a call with one request message, which it does not hand over once the call's time is over.
+// timelyStream is the stream of a call, of which it hands over no message once the call's time is over.
 type timelyStream struct {
 	connect.ServerStream
 
 	ctx     context.Context //nolint:containedctx // the call's
-	arrived bool            // whether the message was there in time
+	arrived bool            // whether a message was there in time
 	permit  resilience.Permit
 }
 
-// Receive receives the message in time, or fails.
+// Receive receives a message in time, or fails.
 func (s *timelyStream) Receive(message any) error {
 	if err := s.ServerStream.Receive(message); err != nil {
 		return err

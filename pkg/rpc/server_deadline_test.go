@@ -49,10 +49,12 @@ func startCounted(t *testing.T) *counted {
 			return next(ctx, spec, stream)
 		}
 	})
-	handlers.Register(unary(specEcho, func(_ context.Context, text string) (string, error) {
-		c.executed.Add(1)
-		return text, nil
-	}))
+	for _, spec := range []connect.Spec{specEcho, specSplit, specJoin, specChat} {
+		handlers.Register(unary(spec, func(_ context.Context, text string) (string, error) { // for streams of one message each way
+			c.executed.Add(1)
+			return text, nil
+		}))
+	}
 	c.Server = startServer(t, handlers, testConfig())
 	return c
 }
@@ -61,18 +63,22 @@ func startCounted(t *testing.T) *counted {
 type wire struct {
 	version                                int
 	contentType, timeout, unit, head, tail string // the headers, and a message in two parts
+	procedure                              connect.Spec
 }
 
 // wires are the ways by name.
 var wires = map[string]wire{
-	"gRPC":         {2, "application/grpc", "Grpc-Timeout", "m", "\x00\x00\x00\x00\x03\x0a\x01", "x"},
-	"Connect/JSON": {1, "application/json", "Connect-Timeout-Ms", "", `"`, `x"`},
+	"gRPC":                {2, "application/grpc", "Grpc-Timeout", "m", "\x00\x00\x00\x00\x03\x0a\x01", "x", specEcho},
+	"gRPC, server stream": {2, "application/grpc", "Grpc-Timeout", "m", "\x00\x00\x00\x00\x03\x0a\x01", "x", specSplit},
+	"gRPC, client stream": {2, "application/grpc", "Grpc-Timeout", "m", "\x00\x00\x00\x00\x03\x0a\x01", "x", specJoin},
+	"gRPC, both":          {2, "application/grpc", "Grpc-Timeout", "m", "\x00\x00\x00\x00\x03\x0a\x01", "x", specChat},
+	"Connect/JSON":        {1, "application/json", "Connect-Timeout-Ms", "", `"`, `x"`, specEcho},
 }
 
 // send makes a call with milliseconds to live, and returns the error that the answer carries.
 func (w wire) send(t *testing.T, addr string, milliseconds int, body io.Reader) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+specEcho.Procedure, body)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+w.procedure.Procedure, body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,12 +3,13 @@ package rpc
 import (
 	"net/http"
 	"strings"
-	"sync"
 )
 
 // grpcWriter sends an error of gRPC that no message and no header goes before in one frame, "Trailers-Only", as gRPC's own servers do, where
 // connecthttp sends a header and a trailer. Clients retry what their policy says, and heed a pushback, only then: with a header a call is theirs
 // for good (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#when-retries-are-valid).
+//
+// Each call has its own: a handler's goroutine that outlives the handler still holds it, and must not write into the answer to another.
 type grpcWriter struct {
 	http.ResponseWriter
 
@@ -17,24 +18,10 @@ type grpcWriter struct {
 
 var _ http.Flusher = (*grpcWriter)(nil)
 
-// grpcWriters are for reuse: no handler keeps its writer.
-var grpcWriters = sync.Pool{New: func() any { return new(grpcWriter) }} //nolint:gochecknoglobals // as pools are
-
 // isGRPC reports whether a request is one of gRPC proper, which needs HTTP/2's trailers.
 func isGRPC(r *http.Request) bool {
 	kind, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
 	return ok && r.ProtoMajor == 2 && (kind == "" || kind[0] == '+' || kind[0] == ';')
-}
-
-// serveGRPC has a handler write to a grpcWriter.
-func serveGRPC(handler http.Handler, w http.ResponseWriter, r *http.Request) {
-	writer := grpcWriters.Get().(*grpcWriter) //nolint:errcheck,forcetypeassert // it holds nothing else
-	*writer = grpcWriter{ResponseWriter: w}
-	defer func() {
-		*writer = grpcWriter{}
-		grpcWriters.Put(writer)
-	}()
-	handler.ServeHTTP(writer, r)
 }
 
 // WriteHeader sends the header.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +101,62 @@ func TestServerTrailersOnly(t *testing.T) {
 				t.Errorf("a client: got %v, want not_found", err)
 			}
 		})
+	}
+}
+
+// TestServerTrailersOnlyOfUnknown: the error of a method that its service does not have is one frame too.
+func TestServerTrailersOnlyOfUnknown(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	response, body := postGRPC(t, "http://"+startServer(t, handlers, testConfig()).Addr()+"/test.v1.Words/Nothing", "\x00\x00\x00\x00\x00")
+	if got := response.Header.Get("Grpc-Status"); got != "12" || len(response.Trailer) > 0 || body != "" {
+		t.Errorf("status %q in the header %v, trailer %v, body %q; want 12 and nothing else", got, response.Header, response.Trailer, body)
+	}
+}
+
+// TestServerStreamOutlivesItsHandler: what a goroutine of a handler sends after the handler has returned gets into nobody's answer.
+func TestServerStreamOutlivesItsHandler(t *testing.T) {
+	t.Parallel()
+	const calls = 20
+	streams := make(chan connect.ServerStream, calls)
+	begun, sent := make(chan struct{}), make(chan struct{})
+	handlers := connect.NewServer()
+	handlers.Register(connect.Method{Spec: specStay, Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		streams <- stream
+		return stream.Send(wrapperspb.String("alice's"))
+	}}, connect.Method{Spec: specSplit, Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		close(begun)
+		<-sent
+		return stream.Send(wrapperspb.String("bob's"))
+	}})
+	client := rpcClient(t, startServer(t, handlers, testConfig()), 2, connecthttp.WithGRPC())
+	for range calls {
+		stream, err := client.CallServerStream(t.Context(), specStay, wrapperspb.String("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		receiveAll(t, stream)
+	}
+	bobs := make(chan []string)
+	go func() {
+		defer close(bobs)
+		stream, err := client.CallServerStream(t.Context(), specSplit, wrapperspb.String("x"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		bobs <- receiveAll(t, stream)
+	}()
+	<-begun
+	for range calls {
+		func() {
+			defer func() { _ = recover() }() // net/http says that this is a mistake
+			_ = (<-streams).Send(wrapperspb.String("alice's secret"))
+		}()
+	}
+	close(sent)
+	if got := <-bobs; !slices.Equal(got, []string{"bob's"}) {
+		t.Errorf("bob's client got %q", got)
 	}
 }
 

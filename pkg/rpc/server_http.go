@@ -69,21 +69,22 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	found, ok := rt.procedures[r.URL.Path]
-	if !ok {
-		r = rt.limit(w, r, connect.StreamTypeUnary)
-		rt.serveUnknown(w, r)
-		return
+	stream := connect.StreamTypeUnary
+	if ok {
+		stream = found.stream
 	}
-	r = rt.limit(w, r, found.stream)
-	if r.Method != http.MethodPost {
-		rt.refuseMethod(w, r)
-		return
-	}
+	r = rt.limit(w, r, stream)
 	if isGRPC(r) {
-		serveGRPC(found.handler, w, r)
-		return
+		w = &grpcWriter{ResponseWriter: w}
 	}
-	found.handler.ServeHTTP(w, r)
+	switch {
+	case !ok:
+		rt.serveUnknown(w, r)
+	case r.Method != http.MethodPost:
+		rt.refuseMethod(w, r)
+	default:
+		found.handler.ServeHTTP(w, r)
+	}
 }
 
 // refuseMethod answers a request for a procedure that is no POST. The protocols have no word for it but the HTTP status, which their clients
