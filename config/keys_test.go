@@ -76,18 +76,23 @@ var texts = map[string]string{
 	"discovery.consul.address": "https://consul:8501", "discovery.consul.check.kind": "ttl", "discovery.consul.wait": "30s",
 	"discovery.consul.consistency": "default", "discovery.consul.tagged_address": "wan",
 	"target":      "memory:///other",
+	"tls.enabled": "true", "server.tls.enabled": "true",
 	"idempotency": "idempotent", "hedge.quantile": "0.5", // of a method
 }
 
 // companions have to be set together with a key.
 var companions = map[string][]string{
-	"admission.adaptive": {"admission.max_concurrent_calls"},
-	"tls.cert_file":      {"tls.key_file"}, "tls.key_file": {"tls.cert_file"},
+	"admission.adaptive": {"admission.max_concurrent_calls"}, "admission.max_wait": {"admission.max_concurrent_calls"},
+	"tls.ca_file": {"tls.enabled"}, "tls.server_name": {"tls.enabled"},
+	"tls.cert_file": {"tls.enabled", "tls.key_file"}, "tls.key_file": {"tls.enabled", "tls.cert_file"},
 	"discovery.consul.tls.ca_file": {"discovery.consul.address"}, "discovery.consul.tls.server_name": {"discovery.consul.address"},
 	"discovery.consul.tls.ca_path":   {"discovery.consul.address"},
 	"discovery.consul.tls.cert_file": {"discovery.consul.tls.key_file", "discovery.consul.address"},
 	"discovery.consul.tls.key_file":  {"discovery.consul.tls.cert_file", "discovery.consul.address"},
 	"server.tls.enabled":             {"server.tls.cert_file", "server.tls.key_file"},
+	"server.tls.ca_file":             {"server.tls.enabled", "server.tls.cert_file", "server.tls.key_file"},
+	"server.tls.cert_file":           {"server.tls.enabled", "server.tls.key_file"},
+	"server.tls.key_file":            {"server.tls.enabled", "server.tls.cert_file"},
 }
 
 // another returns a value that differs from a default, and the texts that set it in the environment and in YAML.

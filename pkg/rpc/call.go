@@ -500,8 +500,8 @@ func (c *call) mayResend(verdict resilience.Verdict) bool {
 	return verdict == resilience.NotSent
 }
 
-// retryableCode says which failures of an idempotent call are worth another attempt: the instance is unavailable, says itself when to come back, or was
-// lost: it broke off, refused the attempt again, or kept silent for its time.
+// retryableCode says which failures of an idempotent call are worth another attempt: the instance is unavailable, says itself when to come back, or
+// was lost: it broke off, refused the attempt again, or kept silent for its time.
 func retryableCode(err error, pushed, lost bool) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable:

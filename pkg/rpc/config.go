@@ -71,7 +71,8 @@ type ClientConfig struct {
 // RetryConfig says when a failed attempt is followed by another: never after the caller's deadline or cancellation, never for an
 // application's own error, and for a method that is not idempotent only when the failed attempt provably was not executed.
 type RetryConfig struct {
-	// MaxAttempts bounds the attempts of a call, the first included; 1 disables retries, at most 5 (gRFC A6). Default 3.
+	// MaxAttempts bounds the attempts of a call, the first included; 1 disables retries, at most 5 (gRFC A6). Not counted is one that is made at once,
+	// once in a call, in place of one that provably was not executed (transparent retry). Default 3.
 	MaxAttempts int `koanf:"max_attempts"`
 	// InitialBackoff is the cap of the random delay before the first retry. Default 20ms.
 	InitialBackoff time.Duration `koanf:"initial_backoff"`
@@ -358,6 +359,8 @@ func (c ClientConfig) Validate() error {
 	v.check("retry.budget_ratio", c.Retry.BudgetRatio > 0 && c.Retry.BudgetRatio <= 1, c.Retry.BudgetRatio, "above 0 and at most 1")
 	v.check("admission.max_concurrent_calls", c.Admission.MaxConcurrentCalls >= 0, c.Admission.MaxConcurrentCalls, "0 or more")
 	v.notNegative("admission.max_wait", c.Admission.MaxWait)
+	v.check("admission.max_wait", c.Admission.MaxWait <= 0 || c.Admission.MaxConcurrentCalls > 0, c.Admission.MaxWait,
+		"possible without admission.max_concurrent_calls, below which calls wait to be")
 	v.check("admission.adaptive", !c.Admission.Adaptive || c.Admission.MaxConcurrentCalls > 0, c.Admission.Adaptive,
 		"possible without admission.max_concurrent_calls, below which the bound moves")
 	c.Balancer.validate(&v)
@@ -377,7 +380,10 @@ func (c ClientConfig) Validate() error {
 	v.notNegative("pool.ping_interval", c.Pool.PingInterval)
 	v.positiveDuration("pool.ping_timeout", c.Pool.PingTimeout)
 	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)
-	validateMethods(c.Methods, &v)
+	validateMethods(c.Methods, c.Retry.MaxAttempts, &v)
+	v.needTLS(c.TLS, "tls.ca_file", c.TLS.CAFile)
+	v.needTLS(c.TLS, "tls.cert_file", c.TLS.CertFile)
+	v.needTLS(c.TLS, "tls.server_name", c.TLS.ServerName)
 	v.check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), fmt.Sprintf("%q", c.TLS.KeyFile), "set together with tls.cert_file")
 	return v.err()
 }
@@ -428,6 +434,9 @@ func (c ServerConfig) Validate() error {
 	c.Shedding.validate(&v)
 	v.notNegative("deregister_delay", c.DeregisterDelay)
 	v.notNegative("drain_timeout", c.DrainTimeout)
+	v.needTLS(c.TLS, "tls.ca_file", c.TLS.CAFile)
+	v.needTLS(c.TLS, "tls.cert_file", c.TLS.CertFile)
+	v.needTLS(c.TLS, "tls.key_file", c.TLS.KeyFile)
 	if c.TLS.Enabled {
 		v.check("tls.cert_file", c.TLS.CertFile != "", `""`, "a file, which a server with TLS needs")
 		v.check("tls.key_file", c.TLS.KeyFile != "", `""`, "a file, which a server with TLS needs")
@@ -448,6 +457,11 @@ func (v *validation) check(key string, ok bool, value any, want string) { //noli
 	if !ok {
 		v.add(key, value, want)
 	}
+}
+
+// needTLS refuses a key below "tls" that is set while TLS is off. Whoever sets one means to be protected.
+func (v *validation) needTLS(c TLSConfig, key, value string) {
+	v.check(key, c.Enabled || value == "", fmt.Sprintf("%q", value), "possible without tls.enabled: connections would be in cleartext")
 }
 
 func (v *validation) positive(key string, value int) { v.check(key, value > 0, value, "1 or more") }
