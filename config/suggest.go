@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/0x1d/goplt/internal/spelling"
 )
 
 // suggestKey ends the message about the unknown key at a path: with the nearest key or section, else with what its section holds.
@@ -96,14 +98,14 @@ func editsBetween(a, b, delimiter string) (edits int, near bool) {
 		if max(len(a), len(b))-min(len(a), len(b)) > most {
 			return 0, false // so many letters at least are missing
 		}
-		edits = distance(a, b)
+		edits = spelling.Distance(a, b)
 		return edits, edits <= most
 	}
 	for i, part := range partsA {
 		if part == partsB[i] {
 			continue
 		}
-		between := distance(part, partsB[i])
+		between := spelling.Distance(part, partsB[i])
 		if between > mostEdits(part) {
 			return 0, false
 		}
@@ -124,29 +126,4 @@ func afterShared(a, b, delimiter string) (restA, restB string) {
 		}
 		a, b = restA, restB
 	}
-}
-
-// distance counts the letters to insert, delete, replace or swap with their neighbour to get from a to b (optimal string alignment).
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			replace := rows[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				replace++
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, replace)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
 }

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"github.com/0x1d/goplt/internal/spelling"
 	"github.com/0x1d/goplt/pkg/rpc"
 	"github.com/0x1d/goplt/pkg/services"
 )
@@ -96,30 +97,9 @@ func (h *handle) refuseClosed(next connect.ClientFunc) connect.ClientFunc {
 func unknownService(name string) error {
 	names := services.Names()
 	text := fmt.Sprintf("unknown service %q; known services: %s", name, strings.Join(names, ", "))
-	nearest := slices.MinFunc(names, func(a, b string) int { return editDistance(a, name) - editDistance(b, name) })
-	if editDistance(nearest, name) <= 2 {
+	nearest := slices.MinFunc(names, func(a, b string) int { return spelling.Distance(a, name) - spelling.Distance(b, name) })
+	if spelling.Distance(nearest, name) <= 2 {
 		text += fmt.Sprintf("; did you mean %q?", nearest)
 	}
 	return errors.New(text)
-}
-
-// editDistance returns how many bytes have to be inserted, removed or replaced to turn one text into the other (Levenshtein).
-func editDistance(from, to string) int {
-	row := make([]int, len(to)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(from) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(to) {
-			cost := diagonal
-			if from[i] != to[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(to)]
 }

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/0x1d/goplt/internal/spelling"
 )
 
 // checkMethods returns an error, joined, for each entry of methods that can have no effect by the contracts that the program links: of a method that
@@ -53,7 +55,56 @@ func findMethods(name protoreflect.FullName, contracts *protoregistry.Files) (pr
 			return nil, fmt.Errorf("%s has no method %s%s", service.Name(), name[len(above)+1:], otherMethods(service))
 		}
 	}
+	if !name.IsValid() {
+		return nil, nil //nolint:nilnil // Validate says so
+	}
+	if meant := meantBy(name, contracts); meant != "" {
+		return nil, fmt.Errorf("there is no such method or service; did you mean %s?", meant)
+	}
 	return nil, nil //nolint:nilnil // nothing is known, which is no error
+}
+
+// meantBy returns the method or service that an unknown name is short for ("auth.Login", "AuthService"), or that is spelt so in the same package; "" if
+// there is none.
+func meantBy(name protoreflect.FullName, contracts *protoregistry.Files) protoreflect.FullName {
+	var known []protoreflect.FullName
+	contracts.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for at := range file.Services().Len() {
+			service := file.Services().Get(at)
+			known = append(known, service.FullName())
+			for nth := range service.Methods().Len() {
+				known = append(known, service.Methods().Get(nth).FullName())
+			}
+		}
+		return true
+	})
+	slices.Sort(known)
+	for _, meant := range known {
+		if isShort(name, meant) {
+			return meant
+		}
+	}
+	for _, meant := range known {
+		service, spelt := meant.Parent(), name.Parent()
+		if name.Name() != meant.Name() {
+			service, spelt = meant, name
+		}
+		if service.Parent() == spelt.Parent() && spelling.Distance(string(service.Name()), string(spelt.Name())) <= 2 {
+			return meant
+		}
+	}
+	return ""
+}
+
+// isShort reports whether a name is another with parts left out, but not its last.
+func isShort(name, of protoreflect.FullName) bool {
+	for name != "" && strings.EqualFold(string(name.Name()), string(of.Name())) {
+		name, of = name.Parent(), of.Parent()
+		for name != "" && of != "" && !strings.EqualFold(string(name.Name()), string(of.Name())) {
+			of = of.Parent()
+		}
+	}
+	return name == ""
 }
 
 // otherMethods goes on from what a service does not have to what it has.
