@@ -68,8 +68,11 @@ func (c *Conn) BytesWritten() uint64 { return c.observed.bytesWritten() }
 // net/http does not say so of the first call on a connection if there was an error too.
 func (c *Conn) Disowned() bool { return c.observed.disowned.Load() }
 
-// SaidGoodbye reports whether the peer closes the connection by a GOAWAY without an error, as servers do that bound its age, or stop.
-func (c *Conn) SaidGoodbye() bool { return c.observed.goAway.Load() && !c.observed.complained.Load() }
+// SaidGoodbye reports whether the peer, which has processed calls of this connection, closes it by a GOAWAY without an error, as servers do that
+// bound its age, or stop. One that has processed none may never do so.
+func (c *Conn) SaidGoodbye() bool {
+	return c.observed.goAway.Load() && !c.observed.complained.Load() && !c.Disowned()
+}
 
 // Usable reports whether the connection may take a further call: it is open, and neither its peer nor the pool is about to close it.
 // After a failed RoundTrip, it tells a request that could not be sent from a connection that could not send it.

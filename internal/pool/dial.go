@@ -19,8 +19,8 @@ import (
 var ErrNotHTTP2 = errors.New("peer does not speak HTTP/2")
 
 const (
-	// settingsTimeout bounds the wait for the peer's SETTINGS frame, which a server sends first and unasked (RFC 9113, section 3.4).
-	settingsTimeout = 2 * time.Second
+	// SettingsTimeout bounds the wait for the peer's SETTINGS frame, which a server sends first and unasked (RFC 9113, section 3.4).
+	SettingsTimeout = 2 * time.Second
 	// minSettingsTimeout and minSettingsRoundTrips keep a caller in a hurry from mistaking a slow or distant peer for one without HTTP/2.
 	// The round trip is taken from the opening of the TCP connection.
 	minSettingsTimeout    = 100 * time.Millisecond
@@ -114,7 +114,7 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 		return nil, nil, fmt.Errorf("open connection to %s: %w", d.addr, orCause(bounded, err))
 	}
 	if d.kind == HTTP2 {
-		limit := max(greetingLimit(budget), min(settingsTimeout, minSettingsRoundTrips*roundTrip))
+		limit := max(greetingLimit(budget), min(SettingsTimeout, minSettingsRoundTrips*roundTrip))
 		err := d.awaitGreeting(ctx, observed, min(limit, d.timeout-time.Since(started)))
 		if err != nil {
 			_ = client.Close()
@@ -131,9 +131,9 @@ func (d *dialer) dial(ctx context.Context, budget time.Duration) (*observedConn,
 // greetingLimit is how long a caller who has budget left, 0 for no bound, waits for SETTINGS from a peer that is near.
 func greetingLimit(budget time.Duration) time.Duration {
 	if budget == 0 {
-		return settingsTimeout
+		return SettingsTimeout
 	}
-	return min(settingsTimeout, max(budget/4, minSettingsTimeout))
+	return min(SettingsTimeout, max(budget/4, minSettingsTimeout))
 }
 
 // errSilent is why a peer that sends no SETTINGS is taken for one without HTTP/2.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,6 +170,11 @@ func (p *Pool) takeIdle() *Conn {
 		}
 	}
 	return nil
+}
+
+// Busy reports whether there are connections that work, and calls on them: whoever waits then waits for those calls.
+func (p *Pool) Busy() bool {
+	return slices.ContainsFunc(*p.ready.Load(), func(conn *Conn) bool { return conn.Usable() && conn.client.InFlight() > 0 })
 }
 
 // Len returns how many connections are open, those that only finish their calls included.

@@ -142,7 +142,7 @@ func (w *waiter) concerned(err error) bool {
 	case !ok:
 		return true
 	case w.deadline.IsZero():
-		return hurried.limit >= settingsTimeout
+		return hurried.limit >= SettingsTimeout
 	default:
 		return hurried.limit >= greetingLimit(max(time.Until(w.deadline), time.Nanosecond))
 	}

@@ -19,6 +19,7 @@ import (
 type bounds struct {
 	deadline    time.Time // zero if the context has it
 	connectBy   time.Time // when to give up waiting for a connection; zero if only the deadline bounds that
+	whole       time.Time // when that ends which has to know soon whether the peer speaks HTTP/2; zero if nothing is in a hurry
 	expired     atomic.Bool
 	alarm       *alarm // nil while there is none
 	reservation uint64 // of the connection, over HTTP/1.1
@@ -61,23 +62,43 @@ func (e *exchange) await(connections *pool.Pool) (*pool.Conn, error) {
 	if until.IsZero() {
 		until = e.bounds.deadline
 	}
-	if until.IsZero() {
-		return connections.Acquire(e)
+	conn, err := awaitConnection(e, connections, until, e.bounds.whole)
+	if noneInTime := errors.Is(err, errNoConnection); noneInTime || err != nil && e.Err() != nil {
+		e.crowded = connections.Busy()
+		if noneInTime && e.bounds.connectBy.IsZero() {
+			e.bounds.expired.Store(true)
+		}
 	}
-	ctx, cancel := context.WithDeadline(e, until)
+	return conn, err
+}
+
+// awaitConnection waits for a connection until some time, zero if only its context bounds that. How long a peer may be silent before it is taken
+// for one without HTTP/2 depends on another, whole: what is not in a hurry may go elsewhere meanwhile, but must not take a slow peer for what it is
+// not.
+func awaitConnection(ctx context.Context, connections *pool.Pool, until, whole time.Time) (*pool.Conn, error) {
+	bounded, cancel := ctx, context.CancelFunc(func() {})
+	if !until.IsZero() {
+		bounded, cancel = context.WithDeadline(ctx, until)
+	}
 	defer cancel()
-	conn, err := connections.Acquire(ctx)
-	switch {
-	case err == nil || ctx.Err() == nil || e.Err() != nil:
-	case e.bounds.connectBy.IsZero():
-		e.bounds.expired.Store(true)
-	default:
+	conn, err := connections.Acquire(hurry{bounded, whole})
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		err = errNoConnection
 	}
 	return conn, err
 }
 
-// errNoConnection is why an attempt is given up that may be made elsewhere, as nothing of it was sent.
+// hurry is a context whose deadline is not when it ends, but how much of a hurry there is.
+type hurry struct {
+	context.Context //nolint:containedctx // it is a context, but for its deadline
+
+	deadline time.Time
+}
+
+// Deadline implements [context.Context].
+func (h hurry) Deadline() (time.Time, bool) { return h.deadline, !h.deadline.IsZero() }
+
+// errNoConnection is why an attempt is given up before its call is: it may be made elsewhere, as nothing of it was sent.
 var errNoConnection = errors.New("no connection within attempt_timeout")
 
 // release ends the watch over the deadline, once the exchange has ended.

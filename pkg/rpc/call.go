@@ -357,11 +357,15 @@ func (c *call) newExchange() *exchange {
 // has all the time there is once there is a connection; until then it may go elsewhere as any other, if there is an elsewhere.
 func (c *call) bound(parent context.Context, e *exchange, now time.Time) {
 	deadline := c.deadline
+	e.bounds.whole = deadline
 	if limit := c.policy.attemptTimeout; limit > 0 {
 		switch own := now.Add(limit); {
 		case !deadline.IsZero() && !own.Before(deadline):
 		case c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts():
 			deadline, e.limit = own, own
+			if limit <= pool.SettingsTimeout {
+				e.bounds.whole = own // it has no time to wait for SETTINGS for as long as the call might
+			}
 		case c.othersLeft():
 			e.bounds.connectBy = own
 		}
@@ -388,9 +392,11 @@ func (c *call) run(e *exchange, wire *wire, started time.Time, dst any) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
+	defer func() {
+		e.finish() // before Close, which would send a request without a message if there is none yet: the message cannot be sent, or panics
+		_ = stream.Close()
+	}()
 	if err := stream.Send(c.request); err != nil {
-		e.finish() // before Close, which would send a request without a message
 		return err
 	}
 	if err := stream.CloseSend(); err != nil {
@@ -427,7 +433,7 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 		failed.err = cutOff(err)
 		return failed, outcomeNone
 	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
-		if e.response != nil {
+		if e.response != nil || e.crowded {
 			return failed, outcomeNone
 		}
 		return failed, outcomeFailure // silence up to the very end
@@ -446,8 +452,8 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 			result = outcomeBusy
 		}
 	}
-	if verdict == resilience.Refused && e.response == nil && !isReset(e.err) && e.conn != nil && e.conn.SaidGoodbye() {
-		result = outcomeNone // what crosses a goodbye to the connection says nothing of the instance
+	if e.crowded || verdict.Unexecuted() && e.response == nil && !isReset(e.err) && e.conn != nil && e.conn.SaidGoodbye() {
+		result = outcomeNone // neither our own calls being in the way nor what crosses a goodbye to the connection says anything of the instance
 	}
 	if c.mayResend(verdict) {
 		// Adds nothing to any instance's load, so the budget has no say.
@@ -462,15 +468,13 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 		return failed, result
 	}
 	failed.passing, failed.never, failed.delay = true, pushed.never, pushed.delay
-	if pushed.never {
-		return failed, result
-	}
-	if pushed.delay > 0 && pushed.delay >= c.patience() {
-		return failed, result // there would be no time left for another attempt
-	}
-	failed.retryable = c.transport.budget.Failed()
+	allowed := c.transport.budget.Failed() // also of what is not to be retried (gRFC A6)
+	failed.retryable = allowed && !pushed.never && c.canAwait(pushed.delay)
 	return failed, result
 }
+
+// canAwait reports whether there would be time left for another attempt after a delay.
+func (c *call) canAwait(delay time.Duration) bool { return delay <= 0 || delay < c.patience() }
 
 // patience is how long the call may wait for another attempt: less than what is left of its time, and if that has no end, a minute. No server is to
 // hold a caller for longer.

@@ -31,11 +31,12 @@ const (
 type ClientConfig struct {
 	// Protocol to speak. Default auto.
 	Protocol Protocol `koanf:"protocol"`
-	// Timeout bounds a whole call, all its attempts, when the caller's context has no earlier deadline. It does not apply to streams, whose
-	// length only their caller knows. 0 means no bound. Default 10s.
+	// Timeout bounds a whole call, all its attempts, when the caller's context has no earlier deadline. Of a stream, whose length only its caller
+	// knows, it bounds the opening. 0 means no bound. Default 10s.
 	Timeout time.Duration `koanf:"timeout"`
 	// AttemptTimeout bounds one attempt of a unary call that may be tried again, inside the deadline; an attempt that must not be repeated has
-	// all the time that is left once there is a connection, for which it waits as long while there are other instances. 0 means no bound. Default 3s.
+	// all the time that is left once there is a connection. For that it waits as long, and a stream too, while there are other instances. 0 means no
+	// bound. Default 3s.
 	AttemptTimeout time.Duration `koanf:"attempt_timeout"`
 	// WaitForInstances makes a call to a service without instances wait for one until its deadline, instead of failing at once with
 	// [ErrNoInstances]. Default false.

@@ -64,8 +64,8 @@ func findMethods(name protoreflect.FullName, contracts *protoregistry.Files) (pr
 	return nil, nil //nolint:nilnil // nothing is known, which is no error
 }
 
-// meantBy returns the method or service that an unknown name is short for ("auth.Login", "AuthService"), or that is spelt so in the same package; "" if
-// there is none.
+// meantBy returns the method or service that an unknown name is short for ("auth.Login", "AuthService"), or that is spelt so in the same package;
+// "" if there is none.
 func meantBy(name protoreflect.FullName, contracts *protoregistry.Files) protoreflect.FullName {
 	var known []protoreflect.FullName
 	contracts.RangeFiles(func(file protoreflect.FileDescriptor) bool {

@@ -254,10 +254,10 @@ func (f *fallback) learnLocked() {
 	f.lookAgainLocked()
 }
 
-// moveLockedf enters a state in which the instance is spoken to differently, and notes why.
+// moveLockedf enters a state in which the instance is spoken to differently, and notes why: first, so that whoever sees the state finds the reason.
 func (f *fallback) moveLockedf(to fallbackState, level slog.Level, format string, args ...any) {
-	f.enterLocked(to)
 	f.noteLockedf(level, format, args...)
+	f.enterLocked(to)
 	f.mu.later(func() { f.instance.keepWarm(ProtocolAuto) })
 }
 

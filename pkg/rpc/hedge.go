@@ -41,12 +41,13 @@ func (h *hedge) delay() (delay time.Duration, ok bool) {
 // first answer is that of all, and has the others cancelled; what only another attempt may mend is none. It returns when all have ended: they read
 // the caller's message, and the first writes to its answer.
 func (c *call) hedged(ctx context.Context, dst proto.Message, delay time.Duration) *failure {
+	answer := dst.ProtoReflect().Type() // which may panic, before there is anything to give back
 	chosen, permit, failed := c.begin(ctx)
 	if failed != nil {
 		return failed
 	}
 	r := &race{
-		call: c, number: c.number, executed: c.executed, refused: c.refused, tried: append(slices.Clip(c.tried), chosen), answer: dst.ProtoReflect().Type(),
+		call: c, number: c.number, executed: c.executed, refused: c.refused, tried: append(slices.Clip(c.tried), chosen), answer: answer,
 		delay: delay, running: 1, seen: 1, ended: make(chan *runner, 1+c.policy.hedge.most),
 		first: runner{call: c, earlier: len(c.attempts), dst: dst},
 	}
@@ -106,11 +107,11 @@ func (r *race) lead(chosen *instance, permit permit) {
 	r.first.returned = true
 }
 
-// start makes a hedge.
-func (r *race) start(chosen *instance, permit permit) {
+// start makes a hedge, whose answer is stored in dst.
+func (r *race) start(chosen *instance, permit permit, dst proto.Message) {
 	c := r.call
 	r.number++
-	hedge := &runner{known: len(r.tried), dst: r.answer.New().Interface(), call: &call{
+	hedge := &runner{known: len(r.tried), dst: dst, call: &call{
 		transport: c.transport, ctx: c.ctx, spec: c.spec, policy: c.policy, request: c.request, deadline: c.deadline,
 		number: r.number, refused: r.refused, executed: r.executed + r.seen, tried: slices.Clip(r.tried), apart: true,
 	}}
@@ -157,7 +158,7 @@ func (r *race) hedge() {
 			switch {
 			case r.winner != nil, ended.end.failed.never:
 				due = nil
-			case due != nil:
+			case due != nil && ended.end.failed.passing:
 				timer.Reset(ended.end.failed.delay)
 			}
 		case <-due:
@@ -183,9 +184,10 @@ func (r *race) take(ended *runner) {
 	}
 }
 
-// settles reports whether no other attempt is to be waited for.
+// settles reports whether no other attempt is to be waited for: what something else says in the service's place is no reason to give up one that
+// may be answered.
 func (r *runner) settles() bool {
-	return !r.returned || r.end.failed == nil || !r.end.failed.passing
+	return !r.returned || r.end.spoken() && (r.end.failed == nil || !r.end.failed.passing)
 }
 
 // unexecuted reports whether the service has not seen an attempt that has ended.
@@ -199,6 +201,7 @@ func (r *race) another() bool {
 	if r.ctx.Err() != nil || len(r.hedges) >= c.policy.hedge.most || r.number >= c.transport.retrier.MaxAttempts() {
 		return false
 	}
+	dst := r.answer.New().Interface() // which may panic, as above
 	chosen, permit, ok := c.transport.another(c.transport.balanced(c.ctx), r.tried)
 	if !ok {
 		return false
@@ -207,7 +210,7 @@ func (r *race) another() bool {
 		chosen.leave(permit)
 		return false
 	}
-	r.start(chosen, permit)
+	r.start(chosen, permit, dst)
 	return true
 }
 
@@ -263,7 +266,8 @@ func (r *race) failure() *failure {
 		all.delay = max(all.delay, failed.delay)
 	}
 	all.resend = all.resend && all.delay == 0 && !all.never
-	all.retryable = all.retryable && !all.never && (all.resend || r.number < r.call.transport.retrier.MaxAttempts())
+	all.retryable = all.retryable && !all.never && r.call.canAwait(all.delay) &&
+		(all.resend && !r.call.resent || r.number < r.call.transport.retrier.MaxAttempts())
 	return &all
 }
 

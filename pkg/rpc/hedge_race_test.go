@@ -3,6 +3,8 @@ package rpc_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,7 +14,9 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
+	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/rpc"
+	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
 // startRace starts a relay whose first execution fails with a pushback once the second has begun; the second goes on when the client knows of that.
@@ -53,6 +57,72 @@ func TestHedgePushback(t *testing.T) {
 		t.Errorf("came back %v after a pushback of 300ms", took)
 	}
 	expectCount(t, "executions", &r.executed, 3)
+}
+
+// TestHedgePushbackBeyondTheDeadline: no hedged call waits for what it will not live to see.
+func TestHedgePushbackBeyondTheDeadline(t *testing.T) {
+	_, transport, pushed := startRace(t, "120000", func() error { return connect.NewError(connect.CodeUnavailable, "busy") })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	expectCode(t, validate(ctx, transport), connect.CodeUnavailable)
+	if took := time.Since(pushed()); took > patience/2 {
+		t.Errorf("came back %v after a pushback beyond the deadline", took)
+	}
+}
+
+// TestHedgeMeetsAGateway: what something else says in the place of the service that a hedge is made at does not end an attempt that is under way.
+func TestHedgeMeetsAGateway(t *testing.T) {
+	for name, breaks := range map[string]func(*servicestest.HTTPProxy){
+		"415": func(gateway *servicestest.HTTPProxy) {
+			gateway.InjectStatus("*", http.StatusUnsupportedMediaType, servicestest.GRPCOnly())
+		},
+		"404":         func(gateway *servicestest.HTTPProxy) { gateway.InjectStatus("*", http.StatusNotFound) },
+		"no trailers": func(gateway *servicestest.HTTPProxy) { gateway.StripTrailers("*") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			handler := &authHandler{}
+			gateway := servicestest.StartHTTPProxy(t, startHTTP(t, (&authHandler{}).mount(), http1And2).URL)
+			breaks(gateway)
+			transport := newTransport(t, newScripted(
+				instanceAt(t, "slow", startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()), instanceAt(t, "gateway", gateway.Addr),
+			), func(config *rpc.ClientConfig) {
+				hedged(rpc.HedgeConfig{Delay: time.Millisecond})(config)
+				config.Protocol, config.Outlier.Enabled, config.Breaker.Enabled, config.Retry.MaxAttempts = rpc.ProtocolGRPC, false, false, 2
+			})
+			met := func() uint64 {
+				if instances := transport.Status().Instances; len(instances) > 0 {
+					return instances[0].Failures // by ID, the gateway is the first
+				}
+				return 0
+			}
+			for met() == 0 {
+				before := met()
+				handler.validate = func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
+					for met() == before && ctx.Err() == nil { // until the gateway has answered the hedge
+						runtime.Gosched()
+					}
+					return &authv1.ValidateTokenResponse{Claims: &authv1.TokenClaims{UserId: "u"}}, ctx.Err()
+				}
+				if err := validate(t.Context(), transport); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestHedgeAttempts: hedges and the attempt that is made at once in place of one that was not executed make no more attempts than without hedging.
+func TestHedgeAttempts(t *testing.T) {
+	instances := make([]registry.Instance, 5)
+	for at := range instances {
+		instances[at] = instanceAt(t, string(rune('a'+at)), nobody(t))
+	}
+	for range 20 {
+		transport := newTransport(t, newScripted(instances...), hedged(rpc.HedgeConfig{Delay: time.Nanosecond, MaxHedges: 2}))
+		if attempts := callError(t, validate(t.Context(), transport)).Attempts; len(attempts) > 4 {
+			t.Errorf("%d attempts; want 3, and the one that is not counted", len(attempts))
+		}
+	}
 }
 
 // TestHedgeNoMore: a server that wants no other attempt does not end the one that is under way.

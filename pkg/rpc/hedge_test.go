@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -364,6 +365,56 @@ func TestHedgePanics(t *testing.T) {
 		t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
 	}
 	expectCount(t, "executions", &handler.validations, 0)
+}
+
+// TestHedgePanickingAnswer: the same of a message that the answer is to be stored in.
+func TestHedgePanickingAnswer(t *testing.T) {
+	handler := &authHandler{}
+	server := startHTTP(t, handler.mount(), http1And2)
+	transport, status := only(t, server.Listener.Addr().String(), hedged(rpc.HedgeConfig{Delay: time.Minute}))
+	func() {
+		defer func() {
+			if got := recover(); got != "a user's message" {
+				t.Errorf("recovered %v, want the panic of the message", got)
+			}
+		}()
+		err := connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
+			Procedure: authv1connect.AuthServiceValidateTokenProcedure, IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}, &authv1.ValidateTokenRequest{}, panickingMessage{})
+		t.Errorf("ended with %v", err)
+	}()
+	if got := status(); got.InFlight != 0 || got.Failures != 0 {
+		t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
+	}
+}
+
+// TestPanickingRequest: of a message that panics as it is written, nothing is sent, and the panic waits for no answer.
+func TestPanickingRequest(t *testing.T) {
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		t.Run(string(spoken), func(t *testing.T) {
+			var requests atomic.Int64
+			silent := startHTTP(t, http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+				requests.Add(1)
+				<-request.Context().Done()
+			}), http1And2)
+			transport, status := only(t, silent.Listener.Addr().String(), protocol(spoken))
+			func() {
+				defer func() {
+					if got := recover(); got != "a user's message" {
+						t.Errorf("recovered %v, want the panic of the message", got)
+					}
+				}()
+				_ = connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
+					Procedure: authv1connect.AuthServiceLoginProcedure,
+				}, panickingMessage{}, &authv1.LoginResponse{})
+			}()
+			if got := status(); got.InFlight != 0 || got.Failures != 0 {
+				t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
+			}
+			_ = transport.Close() // and so waits for whatever was sent
+			expectCount(t, "requests", &requests, 0)
+		})
+	}
 }
 
 // panickingMessage panics when it is looked at.

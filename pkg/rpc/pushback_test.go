@@ -81,3 +81,22 @@ func TestRetryWhenTheServerSays(t *testing.T) {
 		}
 	}
 }
+
+// TestPushbackTakesAToken: a failure that the server wants no other attempt after is one all the same to the budget (gRFC A6).
+func TestPushbackTakesAToken(t *testing.T) {
+	r := startRelay(t, 1, func(ctx context.Context, number int64) error {
+		if number == 1 {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "-1")
+		}
+		if number <= 2 {
+			return connect.NewError(connect.CodeUnavailable, "busy")
+		}
+		return nil
+	})
+	transport := newTransport(t, newScripted(r.instances...), func(config *rpc.ClientConfig) { config.Retry.BudgetTokens = 4 })
+	for range 2 { // of four tokens, two have to be left after a failure for it to be retried, and more
+		expectCode(t, validate(t.Context(), transport), connect.CodeUnavailable)
+	}
+	expectCount(t, "executions", &r.executed, 2)
+}

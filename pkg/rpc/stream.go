@@ -91,7 +91,9 @@ func (s *stream) Receive(message any) error {
 	if err != nil {
 		return err
 	}
-	err = unreadable(inner.Receive(message))
+	if err = inner.Receive(message); err != nil && s.ctx.Err() == nil { // else it may not have waited for what it is attributed by
+		err = s.exchange.attributed(err)
+	}
 	s.heard(err)
 	if err == nil && s.spec.StreamType != connect.StreamTypeClient {
 		return nil
@@ -215,10 +217,17 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 		}
 	}()
 	started := time.Now()
-	wire, conn, err := s.reserve(ctx, chosen)
+	var until time.Time // as long as an attempt of a unary call waits that must not be repeated, and for the same reason
+	if limit := opener.policy.attemptTimeout; limit > 0 && opener.othersLeft() {
+		until = started.Add(limit)
+	}
+	wire, conn, err := s.reserve(ctx, chosen, until, opener.deadline)
 	if err != nil {
 		var failed *failure
 		failed, result = s.judge(ctx, opener, err)
+		if (ctx.Err() != nil || errors.Is(err, errNoConnection)) && wire.pool.Busy() {
+			result = outcomeNone // our own streams are in the way
+		}
 		opener.tried = append(opener.tried, chosen)
 		opener.attempts = append(opener.attempts, Attempt{
 			Instance: chosen.id, Addr: chosen.addr, Protocol: wire.protocol, Verdict: resilience.NotSent.String(),
@@ -241,15 +250,15 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 	return nil
 }
 
-// reserve acquires a connection to an instance by gRPC, or by the other protocol where gRPC does not get through.
-func (s *stream) reserve(ctx context.Context, chosen *instance) (*wire, *pool.Conn, error) {
+// reserve acquires a connection to an instance by gRPC, or by the other protocol where gRPC does not get through; see awaitConnection.
+func (s *stream) reserve(ctx context.Context, chosen *instance, until, whole time.Time) (*wire, *pool.Conn, error) {
 	wire := chosen.wireFor(s.transport.config.Protocol)
 	s.evidence = nil
 	if s.spec.StreamType == connect.StreamTypeBidi && s.transport.config.Protocol == ProtocolAuto && chosen.fallback.is(stateTrial) {
 		wire = &chosen.grpc // it cannot find out whether the other protocol answers, so it must not end for that not being known
 	}
 	if wire == &chosen.grpc {
-		conn, err := wire.pool.Acquire(ctx)
+		conn, err := awaitConnection(ctx, wire.pool, until, whole)
 		if !errors.Is(err, pool.ErrNotHTTP2) || s.transport.config.Protocol != ProtocolAuto {
 			return wire, conn, err
 		}
@@ -259,7 +268,7 @@ func (s *stream) reserve(ctx context.Context, chosen *instance) (*wire, *pool.Co
 	if s.spec.StreamType == connect.StreamTypeBidi {
 		return wire, nil, errHTTP1Bidi
 	}
-	conn, err := wire.pool.Acquire(ctx)
+	conn, err := awaitConnection(ctx, wire.pool, until, whole)
 	return wire, conn, err
 }
 
@@ -292,7 +301,7 @@ func (s *stream) end(err error) {
 		case err == nil || errors.Is(err, io.EOF) || isRemote(err):
 		case s.ctx.Err() != nil || errors.Is(err, context.Canceled):
 			result = outcomeNone
-		case connect.CodeOf(err) == connect.CodeUnavailable:
+		case connect.CodeOf(err) == connect.CodeUnavailable, s.exchange.broken, s.exchange.response != nil && !s.exchange.answered:
 			result = outcomeFailure
 		}
 		s.cancel()

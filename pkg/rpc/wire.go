@@ -31,6 +31,7 @@ type exchange struct {
 	began   time.Time // when there was a connection
 	written uint64    // bytes on the connection before this exchange; HTTP/1.1 only
 
+	crowded    bool        // whether there was no connection in time because our own calls were on all of them
 	dispatched atomic.Bool // whether the slot was used, by a request or by giving it back
 	unused     bool        // whether it was given back without a request
 	response   *http.Response
