@@ -17,8 +17,8 @@ import (
 	"github.com/0x1d/goplt/internal/consultest"
 )
 
-// TestREADMEWithConsul executes the snippet with three instances and a Consul agent, and goes on calling while each of them in turn is killed
-// and started again. The calls of ValidateToken never pause, so that one may be under way at an instance when it dies, and is sent again. Login is
+// TestREADMEWithConsul executes the snippets with three instances and a Consul agent, the second as README says, once each instance has said that
+// it is registered, and goes on calling while each of them in turn is killed and started again. The calls of ValidateToken never pause, so that one may be under way at an instance when it dies, and is sent again. Login is
 // not idempotent, and one that was under way would rightly fail: it is called before, between and after.
 func TestREADMEWithConsul(t *testing.T) {
 	agent := consultest.Start(t)
@@ -35,7 +35,10 @@ func TestREADMEWithConsul(t *testing.T) {
 				instances = append(instances, sh.start(t, background))
 				continue
 			}
-			t.Logf("%s\n%s", line, sh.awaitInstances(t, line))
+			for _, instance := range instances {
+				instance.awaitRegistered(t)
+			}
+			t.Logf("%s\n%s", line, sh.mustRun(t, line))
 			switch {
 			case strings.HasPrefix(line, "goplt resolve "):
 				resolve = line
@@ -75,22 +78,6 @@ func (p *process) restart(t *testing.T) {
 	t.Helper()
 	p.line = strings.Replace(p.line, "127.0.0.1:0", p.addr, 1)
 	p.run(t)
-}
-
-// awaitInstances runs a line until Consul names an instance, which is when its first check has passed, and returns what it prints.
-func (sh *shell) awaitInstances(t *testing.T, line string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		out, err := sh.command(ctx, line).CombinedOutput()
-		if err == nil {
-			return string(out)
-		}
-		if ctx.Err() != nil || !strings.Contains(string(out), "no instances") {
-			t.Fatalf("%s: %v\n%s", line, err, out)
-		}
-	}
 }
 
 // awaitResolved runs a goplt resolve until it shows an instance at addr.

@@ -1,6 +1,7 @@
 package goplt_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -9,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/0x1d/goplt/config"
 )
@@ -140,7 +143,28 @@ type process struct {
 	sh   *shell
 	line string
 	addr string // which it printed
+	log  *awaited
 	cmd  *exec.Cmd
+}
+
+// awaited is a log that is read for a text.
+type awaited struct {
+	text string
+	seen chan struct{} // closed when the text has come
+
+	mu  sync.Mutex
+	log []byte
+}
+
+func (a *awaited) Write(data []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := bytes.Contains(a.log, []byte(a.text))
+	a.log = append(a.log, data...)
+	if !before && bytes.Contains(a.log, []byte(a.text)) {
+		close(a.seen)
+	}
+	return len(data), nil
 }
 
 // start starts a goplt serve and waits until it listens. The process ends with the test.
@@ -155,6 +179,8 @@ func (sh *shell) start(t *testing.T, line string) *process {
 func (p *process) run(t *testing.T) {
 	t.Helper()
 	p.cmd = p.sh.command(context.Background(), "exec "+p.line)
+	p.log = &awaited{text: "registered=true", seen: make(chan struct{})}
+	p.cmd.Stderr = p.log
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +193,20 @@ func (p *process) run(t *testing.T) {
 	}
 	if _, _, err := net.SplitHostPort(p.addr); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// awaitRegistered waits until the process has said that it is registered, as README has its reader do.
+func (p *process) awaitRegistered(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	select {
+	case <-p.log.seen:
+	case <-ctx.Done():
+		p.log.mu.Lock()
+		defer p.log.mu.Unlock()
+		t.Fatalf("%s has not said in a minute that it is registered:\n%s", p.line, p.log.log)
 	}
 }
 
