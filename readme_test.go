@@ -229,7 +229,8 @@ func (sh *shell) execute(t *testing.T, s snippet) {
 	for line := range strings.Lines(s.text) {
 		line = strings.TrimSpace(line)
 		// The test would call itself, and modules come from the network.
-		if strings.HasPrefix(line, "go test") || strings.HasPrefix(line, "go get") || strings.HasPrefix(line, "go install") {
+		if strings.HasPrefix(line, "go test") || strings.HasPrefix(line, "go get") || strings.HasPrefix(line, "go mod") ||
+			strings.HasPrefix(line, "go install") {
 			continue
 		}
 		out, err := sh.command(t.Context(), line).CombinedOutput()
