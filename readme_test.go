@@ -49,7 +49,7 @@ func snippets(t *testing.T) []snippet {
 
 // TestREADMEGoSnippets checks that each Go snippet is code that is compiled and executed elsewhere.
 func TestREADMEGoSnippets(t *testing.T) {
-	files := map[string]string{"": "readme_snippets_test.go", "wireapp": "test/wireapp/wire.go"}
+	files := map[string]string{"": "readme_snippets_test.go", "wireapp": "test/wireapp/wire.go", "options": "test/wireapp/options.go"}
 	for _, s := range snippets(t) {
 		if s.language != "go" {
 			continue

@@ -5,9 +5,7 @@ package wireapp
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
-	"github.com/0x1d/goplt"
 	"github.com/0x1d/goplt/pkg/services"
 )
 
@@ -32,9 +30,4 @@ func (d *Door) Enter(ctx context.Context, token string) (email string, err error
 		return "", fmt.Errorf("the door stays shut, for it can keep no record: %w", err)
 	}
 	return claims.Email, nil
-}
-
-// newOptions has goplt log to the application's logger.
-func newOptions(logger *slog.Logger) []goplt.Option {
-	return []goplt.Option{goplt.WithLogger(logger)}
 }

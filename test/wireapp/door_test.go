@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -24,8 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // start runs auth and audit on a port of their own until the test ends.
 func start(t *testing.T, options ...rpc.ServerOption) (platform *servicestest.Platform, address string) {
 	t.Helper()
+	return startOn(t, connect.NewServer(), options...)
+}
+
+func startOn(t *testing.T, handlers *connect.Server, options ...rpc.ServerOption) (platform *servicestest.Platform, address string) {
+	t.Helper()
 	platform = servicestest.NewPlatform(servicestest.WithDemoData(), servicestest.WithPasswordCost(servicestest.TestPasswordCost()))
-	handlers := connect.NewServer()
 	goplt.RegisterAuthService(handlers, platform.Auth(), nil)
 	goplt.RegisterAuditService(handlers, platform.Audit(), nil)
 	settings := rpc.DefaultServerConfig()
@@ -93,10 +98,21 @@ func TestInjected(t *testing.T) {
 }
 
 func TestInjectedWithOptions(t *testing.T) {
-	platform, address := start(t)
+	var mu sync.Mutex
+	shown := make(map[string]int) // how often each authorization was shown
+	platform, address := startOn(t, connect.NewServer(func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if info, ok := connect.CallInfoForServerContext(ctx); ok {
+				mu.Lock()
+				shown[info.RequestHeader().Get("Authorization")]++
+				mu.Unlock()
+			}
+			return next(ctx, spec, stream)
+		}
+	}))
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	door, cleanup, err := wireapp.InitializeLoggingDoor(loadStatic(t, address), logger)
+	door, cleanup, err := wireapp.InitializeDoorWithOptions(loadStatic(t, address), logger, "door-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +120,9 @@ func TestInjectedWithOptions(t *testing.T) {
 	cleanup()
 	if !strings.Contains(log.String(), "target=auth") || !strings.Contains(log.String(), "target=audit") {
 		t.Errorf("the application's log has %q, want what goplt says of both targets", &log)
+	}
+	if len(shown) != 1 || shown["Bearer door-1"] == 0 {
+		t.Errorf("the services were shown %v, want the application's token alone", shown)
 	}
 }
 

@@ -17,8 +17,8 @@ func InitializeDoor(cfg *config.Config) (*Door, func(), error) {
 	panic(wire.Build(goplt.ProviderSet, NewDoor))
 }
 
-// InitializeLoggingDoor builds the application with options for goplt, which it makes from its own types.
-func InitializeLoggingDoor(cfg *config.Config, logger *slog.Logger) (*Door, func(), error) {
+// InitializeDoorWithOptions builds the application with options for goplt, which it makes from its own types.
+func InitializeDoorWithOptions(cfg *config.Config, logger *slog.Logger, token Token) (*Door, func(), error) {
 	panic(wire.Build(goplt.RegistrySet, goplt.ClientSet, newOptions, NewDoor))
 }
 

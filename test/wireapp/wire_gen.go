@@ -50,9 +50,9 @@ var (
 	_wireValue = []goplt.Option(nil)
 )
 
-// InitializeLoggingDoor builds the application with options for goplt, which it makes from its own types.
-func InitializeLoggingDoor(cfg *config.Config, logger *slog.Logger) (*Door, func(), error) {
-	v := newOptions(logger)
+// InitializeDoorWithOptions builds the application with options for goplt, which it makes from its own types.
+func InitializeDoorWithOptions(cfg *config.Config, logger *slog.Logger, token Token) (*Door, func(), error) {
+	v := newOptions(logger, token)
 	serviceRegistry, cleanup, err := goplt.NewRegistry(cfg, v...)
 	if err != nil {
 		return nil, nil, err
