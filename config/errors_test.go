@@ -66,6 +66,30 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		"control characters in a key": {
 			file: `log: {"\x1b[2J": red}`, want: `unknown key "log.\x1b[2J" in goplt.yaml line 1; want one of format, level`,
 		},
+		"flat key": {
+			file: "retry.max_attempts: 2\n",
+			want: `unknown key "retry.max_attempts" in goplt.yaml line 1: keys are nested: write max_attempts beneath "retry"`,
+		},
+		"flat key in a section": {
+			file: "discovery:\n  consul.check.kind: ttl\n",
+			want: `unknown key "discovery.consul.check.kind" in goplt.yaml line 2: keys are nested: write kind beneath "discovery.consul.check"`,
+		},
+		"flat section": {
+			file: "discovery.consul:\n  address: 127.0.0.1:8500\n",
+			want: `unknown key "discovery.consul.address" in goplt.yaml line 2: keys are nested: write address beneath "discovery.consul"`,
+		},
+		"flat key of a service": {
+			file: "services.auth.retry.max_attempts: 2\nservices:\n  audit:\n    retry.max_attempts: 2\n",
+			want: `unknown key "services.auth.retry.max_attempts" in goplt.yaml line 1: keys are nested: write max_attempts beneath "services.auth.retry"
+unknown key "services.audit.retry.max_attempts" in goplt.yaml line 4: keys are nested: write max_attempts beneath "services.audit.retry"`,
+		},
+		"flat key of a method": {
+			file: "methods.a.B.C.timeout: 1s\n",
+			want: `unknown key "methods.a.B.C.timeout" in goplt.yaml line 1: keys are nested: write timeout beneath "methods.a.B.C"`,
+		},
+		"flat key misspelt": {
+			file: "retry.max_atempts: 2\n", want: `unknown key "retry.max_atempts" in goplt.yaml line 1: did you mean "retry.max_attempts"?`,
+		},
 		"key twice": {
 			file: "retry:\n  max_attempts: 3\n  max_attempts: 4\n", want: `retry in goplt.yaml line 3: key "max_attempts" is set twice, first in line 2`,
 		},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -13,6 +14,10 @@ func suggestKey(schema *node, path string) string {
 	parts := strings.Split(path, separator)
 	if name := unsplit(schema, parts); name != "" {
 		return "; a name is one key: did you mean " + quote(name) + "?"
+	}
+	if meant := unflatten(schema, parts); meant != "" {
+		at := strings.LastIndex(meant, separator)
+		return fmt.Sprintf(": keys are nested: write %s beneath %s", display(meant[at+1:]), quoteKey(meant[:at]))
 	}
 	names := func(at string, n *node) []string {
 		depth := strings.Count(at, separator) + 1
@@ -28,15 +33,52 @@ func suggestKey(schema *node, path string) string {
 			candidates = append(candidates, section)
 		}
 	}
-	place := schema
-	for _, part := range parts {
-		child := place.child(part)
-		if child == nil {
-			break
-		}
-		place = child
-	}
+	place, _ := schema.reach(parts)
 	return didYouMean(path, candidates, separator, quoteKey, place.names())
+}
+
+// unflatten returns the path of the key that was written with dots in place of sections, or "" if the parts of the path do not look so.
+func unflatten(schema *node, parts []string) string {
+	place, reached := schema.reach(parts)
+	if reached == len(parts) || !strings.Contains(parts[reached], ".") {
+		return ""
+	}
+	words := strings.Split(strings.Join(parts[reached:], "."), ".")
+	rest, ok := place.nest(words)
+	if !ok {
+		return ""
+	}
+	return strings.Join(append(slices.Clone(parts[:reached]), rest...), separator)
+}
+
+// reach returns the node to which the first of the parts lead, and how many of them do.
+func (n *node) reach(parts []string) (place *node, reached int) {
+	for at, part := range parts {
+		child := n.child(part)
+		if child == nil {
+			return n, at
+		}
+		n = child
+	}
+	return n, len(parts)
+}
+
+// nest returns the parts of the path beneath n that has the words between its dots, if there is one. A name takes as few of them as it can.
+func (n *node) nest(words []string) (parts []string, ok bool) {
+	if len(words) == 0 {
+		return nil, true
+	}
+	for end := 1; end <= len(words); end++ {
+		name := strings.Join(words[:end], ".")
+		child := n.child(name)
+		if child == nil || n.element != nil && n.kind.validate(name) != nil {
+			continue
+		}
+		if rest, ok := child.nest(words[end:]); ok {
+			return append([]string{name}, rest...), true
+		}
+	}
+	return nil, false
 }
 
 // unsplit returns the name of a method that was written as sections within sections, one for each word between its dots, and in which then stands a
