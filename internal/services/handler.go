@@ -32,8 +32,7 @@ func reply[Res proto.Message](ctx context.Context, logger *slog.Logger, response
 		err = encodable(response)
 	}
 	if err != nil {
-		report(ctx, logger, connect.CodeInternal, err)
-		return none, connect.NewError(connect.CodeInternal, internalText)
+		return none, report(ctx, logger, err, connect.NewError(connect.CodeInternal, internalText))
 	}
 	return response, nil
 }
@@ -49,15 +48,19 @@ func reply[Res proto.Message](ctx context.Context, logger *slog.Logger, response
 // client is never passed on, nor its text, unless the implementation wraps it in words of its own. Three things remain true on the way up:
 // who gave up (only if it was this call's caller), that the time ran out, and that a service is unavailable now.
 //
-// Everything else is internal.
+// Everything else is internal. A verdict that was reported is final: what comes through the adapters of the core services and then through
+// [ServerErrors] is reported once, with its cause, by the first.
 func verdict(ctx context.Context, logger *slog.Logger, err error) error {
+	if _, ok := errors.AsType[*reportedError](err); ok {
+		return err
+	}
 	if own := authored(err); own != nil {
 		switch own.Code() {
 		case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
-			report(ctx, logger, own.Code(), err)
+			return report(ctx, logger, err, own)
 		default:
+			return own
 		}
-		return own
 	}
 	relayed := connect.CodeOf(err)
 	timedOut := errors.Is(err, context.DeadlineExceeded) || relayed == connect.CodeDeadlineExceeded
@@ -73,8 +76,7 @@ func verdict(ctx context.Context, logger *slog.Logger, err error) error {
 	case relayed == connect.CodeUnavailable:
 		code, text = connect.CodeUnavailable, services.ErrUnavailable.Error()
 	}
-	report(ctx, logger, code, err)
-	return connect.NewError(code, text)
+	return report(ctx, logger, err, connect.NewError(code, text))
 }
 
 // authored returns the words that the implementation chose for the caller, the outermost and first if there are several, or nil.
@@ -133,15 +135,23 @@ func withoutCause(status *connect.Error) *connect.Error {
 	return public
 }
 
-// report tells operators of a failure that the caller learns nothing about. Without a logger of its own it uses the program's, because
-// an error that nobody sees is worse than one in the wrong place.
-func report(ctx context.Context, logger *slog.Logger, code connect.Code, err error) {
+// reportedError is a verdict on an error that operators have been told of. Transports send the status in it.
+type reportedError struct{ status *connect.Error }
+
+func (e *reportedError) Error() string { return e.status.Error() }
+
+func (e *reportedError) Unwrap() error { return e.status }
+
+// report tells operators of a failure that the caller learns nothing about but public, and returns that. Without a logger of its own it uses the
+// program's, because an error that nobody sees is worse than one in the wrong place.
+func report(ctx context.Context, logger *slog.Logger, err error, public *connect.Error) error {
 	procedure := ""
 	if info, ok := connect.CallInfoForServerContext(ctx); ok {
 		procedure = info.Spec.Procedure
 	}
 	orDefault(logger).ErrorContext(ctx, "service call failed",
-		slog.String("procedure", procedure), slog.String("code", code.String()), slog.Any("error", err))
+		slog.String("procedure", procedure), slog.String("code", public.Code().String()), slog.Any("error", err))
+	return &reportedError{public}
 }
 
 // RecoverPanics returns an interceptor that makes a panic in an implementation fail its call with an internal error that tells the caller

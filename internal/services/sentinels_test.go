@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
+	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
 	"github.com/0x1d/goplt/pkg/services"
 )
 
@@ -78,4 +81,25 @@ func TestSentinelsOfAnyService(t *testing.T) {
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("the end of a stream is %v, want io.EOF", err)
 	}
+}
+
+// TestErrorIsReportedOnce has an error go through the adapter of a core service and then through ServerErrors, as README has them on one server.
+func TestErrorIsReportedOnce(t *testing.T) {
+	logged := &journal{}
+	server := connect.NewServer(ServerErrors(logged.logger()))
+	RegisterAuth(server, brokenAuth{}, logged.logger())
+	client := authv1connect.NewAuthServiceClient(connect.NewClient(connectinprocess.New(server)))
+	_, err := client.Login(t.Context(), &authv1.LoginRequest{Email: "a@example.com", Password: "x"})
+	if status, ok := errors.AsType[*connect.Error](err); !ok || status.Code() != connect.CodeInternal || status.Message() != internalText {
+		t.Errorf("got %v, want no more than that it is internal", err)
+	}
+	if logged.lines() != 1 || !strings.Contains(logged.String(), "db down") {
+		t.Errorf("the log is %q, want the cause once", logged)
+	}
+}
+
+type brokenAuth struct{ services.AuthServiceClient }
+
+func (brokenAuth) Login(context.Context, string, string) (*services.TokenResponse, error) {
+	return nil, errors.New("db down")
 }
