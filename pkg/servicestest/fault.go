@@ -15,6 +15,9 @@ import (
 //	/goplt.auth.v1.AuthService/Login     a procedure in full
 //	*                                    everything
 //
+// A name that no call has strikes nothing: what [Start] starts knows its procedures and refuses others, but a proxy by itself does not, so that a
+// test had better look at [Fault.Hits].
+//
 // Faults that strike the same call do so in the order in which they were added, those before its execution first, until one ends it.
 type Fault struct {
 	name     string
@@ -114,12 +117,18 @@ func (f *Fault) take() bool {
 
 // faultSet are faults in the order in which they were added.
 type faultSet struct {
+	procedures []string                          // that calls can have; nil if they are not known
+	refuse     func(name string, known []string) // is told of names that none of the procedures has; may end the goroutine
+
 	mu     sync.Mutex
 	faults []*Fault
 }
 
 // add makes a fault complete and adds it.
 func (s *faultSet) add(fault *Fault, opts []FaultOption) *Fault {
+	if s.procedures != nil && !slices.ContainsFunc(s.procedures, func(known string) bool { return hasName(known, fault.name) }) {
+		s.refuse(fault.name, s.procedures)
+	}
 	fault.set, fault.left, fault.rate, fault.gone = s, -1, 1, make(chan struct{})
 	fault.remove = sync.OnceFunc(func() {
 		close(fault.gone)

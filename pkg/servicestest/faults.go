@@ -2,8 +2,6 @@ package servicestest
 
 import (
 	"context"
-	"slices"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -15,11 +13,6 @@ import (
 type Faults struct {
 	conns connections
 	set   faultSet
-
-	mu sync.Mutex
-	// refuse is told of names that no procedure of the server has. Nil if the procedures are not known.
-	refuse     func(name string, known []string)
-	procedures []string
 }
 
 // serverEffect is what a fault does to a call in the server. An error ends the call. gone is closed when the fault is removed.
@@ -59,11 +52,6 @@ func (f *Faults) DropConnections() int { return f.conns.resetAll() }
 func (f *Faults) Clear() { f.set.clear() }
 
 func (f *Faults) add(procedure string, opts []FaultOption, effect serverEffect) *Fault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.refuse != nil && !slices.ContainsFunc(f.procedures, func(known string) bool { return hasName(known, procedure) }) {
-		f.refuse(procedure, f.procedures)
-	}
 	return f.set.add(&Fault{name: procedure, inServer: effect}, opts)
 }
 

@@ -141,11 +141,49 @@ func (r *recorder) Fatalf(format string, args ...any) { r.fatal = fmt.Sprintf(fo
 func TestFaultOfUnknownProcedureEndsTheTest(t *testing.T) {
 	for _, name := range []string{"auth.Logn", "authentication", "Login", "", "auth.", "AUTH.Login", "/goplt.auth.v1.AuthService"} {
 		tb := &recorder{TB: t}
-		s := servicestest.Start(tb)
-		s.Faults().Fail(name, connect.CodeAborted)
-		if !strings.Contains(tb.fatal, fmt.Sprintf("%q", name)) || !strings.Contains(tb.fatal, "AuthService/Login") {
-			t.Errorf("name %q: got %q, want the name and those that there are", name, tb.fatal)
+		s := servicestest.Start(tb, servicestest.WithProxy())
+		for where, add := range map[string]func(){
+			"server": func() { s.Faults().Fail(name, connect.CodeAborted) },
+			"proxy":  func() { s.Proxy.InjectStatus(name, http.StatusBadGateway, servicestest.Times(1)) },
+		} {
+			tb.fatal = ""
+			add()
+			if !strings.Contains(tb.fatal, fmt.Sprintf("%q", name)) || !strings.Contains(tb.fatal, "AuthService/Login") {
+				t.Errorf("name %q at the %s: got %q, want the name and those that there are", name, where, tb.fatal)
+			}
 		}
+	}
+}
+
+// Through a proxy comes what the server answers by itself, too.
+func TestFaultOfHealthInTheProxy(t *testing.T) {
+	s := servicestest.Start(t, servicestest.WithProxy())
+	fault := s.Proxy.InjectStatus("/grpc.health.v1.Health/Check", http.StatusBadGateway)
+	transport, err := rpc.NewTransport(services.AuthService, s.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = transport.Close() }()
+	if _, err := rpc.CheckHealth(t.Context(), transport, ""); err == nil || fault.Hits() == 0 {
+		t.Errorf("a check gave %v after %d faults", err, fault.Hits())
+	}
+}
+
+func TestFaultWithoutProxy(t *testing.T) {
+	s := servicestest.Start(t)
+	for name, use := range map[string]func(){
+		"a fault":    func() { s.Proxy.InjectStatus("auth", http.StatusBadGateway) },
+		"HTTP1Only":  func() { s.Proxy.HTTP1Only() },
+		"a question": func() { s.Proxy.Requests("auth") },
+	} {
+		func() {
+			defer func() {
+				if said := fmt.Sprint(recover()); said != "servicestest: there is no proxy; Start with WithProxy()" {
+					t.Errorf("%s: panicked with %s", name, said)
+				}
+			}()
+			use()
+		}()
 	}
 }
 

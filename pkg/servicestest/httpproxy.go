@@ -128,6 +128,7 @@ func (p *HTTPProxy) dialGateway(ctx context.Context) (net.Conn, error) {
 
 // Requests returns how many requests have arrived for procedures with a name as in [Fault], those that were never passed on included.
 func (p *HTTPProxy) Requests(name string) int {
+	p.mustBe()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	count := 0

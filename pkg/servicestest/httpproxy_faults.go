@@ -13,6 +13,7 @@ type proxyEffect func(ctx context.Context, x *exchange, gone <-chan struct{})
 // clear is answered by HTTP/1.1, and by TLS there is no h2 in ALPN. Connections that are open stay as they are, unless
 // [Proxy.DropConnections] ends them.
 func (p *HTTPProxy) HTTP1Only() (restore func()) {
+	p.mustBe()
 	p.mu.Lock()
 	p.demoted++
 	p.mu.Unlock()
@@ -63,5 +64,13 @@ func (p *HTTPProxy) Drop(name string, opts ...FaultOption) *Fault {
 }
 
 func (p *HTTPProxy) add(name string, opts []FaultOption, effect proxyEffect) *Fault {
+	p.mustBe()
 	return p.faults.add(&Fault{name: name, inProxy: effect}, opts)
+}
+
+// mustBe says what is missing where there is no proxy.
+func (p *HTTPProxy) mustBe() {
+	if p == nil {
+		panic("servicestest: there is no proxy; Start with WithProxy()")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -33,7 +34,8 @@ type Running struct {
 	Registry registry.ServiceRegistry
 	// URL is where the server answers, such as "http://127.0.0.1:43210", for curl and its like.
 	URL string
-	// Proxy stands between the clients and the server if [WithProxy] says so; otherwise it is nil.
+	// Proxy stands between the clients and the server if [WithProxy] says so; otherwise it is nil, and using it panics. Adding one for a
+	// procedure that the server does not have ends the test.
 	Proxy *HTTPProxy
 
 	faults *Faults
@@ -114,6 +116,7 @@ func Start(tb testing.TB, opts ...StartOption) *Running {
 	addr := web.Listener.Addr().String()
 	if settings.proxy {
 		running.Proxy = StartHTTPProxy(tb, web.URL)
+		running.Proxy.faults.only(tb, append(proceduresOf(handlers), ownProcedures()...))
 		addr = running.Proxy.Addr
 	}
 	running.connect(tb, addr, handlers, settings.client)
@@ -128,14 +131,36 @@ func (r *Running) handlers(tb testing.TB, hosted Services) *connect.Server {
 	adapters.RegisterIdentity(handlers, cmp.Or(hosted.Identity, r.Platform.Identity()), nil)
 	adapters.RegisterAuthz(handlers, cmp.Or(hosted.Authz, r.Platform.Authz()), nil)
 	adapters.RegisterAudit(handlers, cmp.Or(hosted.Audit, r.Platform.Audit()), nil)
-	for spec := range handlers.Specs() {
-		r.faults.procedures = append(r.faults.procedures, spec.Procedure)
+	r.faults.set.only(tb, proceduresOf(handlers))
+	return handlers
+}
+
+// proceduresOf lists the procedures of a server, sorted.
+func proceduresOf(server *connect.Server) []string {
+	var procedures []string
+	for spec := range server.Specs() {
+		procedures = append(procedures, spec.Procedure)
 	}
-	r.faults.refuse = func(name string, known []string) {
+	slices.Sort(procedures)
+	return procedures
+}
+
+// ownProcedures are those that [rpc.Server] has besides the services': calls of them pass through a proxy, and not through [Faults].
+func ownProcedures() []string {
+	return []string{
+		"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch",
+		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+	}
+}
+
+// only has the set refuse faults, by ending the test, whose name none of the procedures has.
+func (s *faultSet) only(tb testing.TB, procedures []string) {
+	tb.Helper()
+	s.procedures = procedures
+	s.refuse = func(name string, known []string) {
 		tb.Helper()
 		tb.Fatalf("servicestest: no procedure has the name %q, so the fault would never strike; the procedures are %q", name, known)
 	}
-	return handlers
 }
 
 // connect connects the clients to the server, by way of a registry as in production.
