@@ -169,6 +169,12 @@ unknown key "services.audit.retry.max_attempts" in goplt.yaml line 4: keys are n
 			file: "services: {auth: {target: 'etcd:///auth'}}",
 			want: `services.auth.target in goplt.yaml line 1: "etcd:///auth" has the scheme "etcd", which is not one of consul, static, memory`,
 		},
+		"scheme of target without a service": {
+			file: "services: {auth: {target: 'http://foo'}, audit: {target: 'http://foo/auth'}, authz: {target: '://x'}}",
+			want: `services.audit.target in goplt.yaml line 1: "http://foo/auth" has the scheme "http", which is not one of consul, static, memory
+services.auth.target in goplt.yaml line 1: "http://foo" has the scheme "http", which is not one of consul, static, memory
+services.authz.target in goplt.yaml line 1: "://x" has the scheme "", which is not one of consul, static, memory`,
+		},
 		"log": {
 			file: "log: {level: loud, format: xml}",
 			want: `log.level in goplt.yaml line 1: "loud" is not one of debug, info, warn, error

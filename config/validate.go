@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/registry/consul"
+	"github.com/0x1d/goplt/pkg/registry/memory"
+	"github.com/0x1d/goplt/pkg/registry/static"
 )
 
 // Validate returns an [*Error] for each value that is impossible, joined, or nil. [Load] has called it; call it after changes.
@@ -100,18 +103,24 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 		c.add(path, err.Error(), err)
 	}
 	if service.Target != "" {
-		target, err := registry.ParseTarget(service.Target)
-		if err != nil {
-			c.add(join(path, "target"), err.Error(), err)
-		} else if !slices.Contains([]string{"", "consul", "static", "memory"}, target.Scheme) {
-			c.add(join(path, "target"),
-				fmt.Sprintf("%s has the scheme %q, which is not one of consul, static, memory", quote(service.Target), target.Scheme), nil)
-		}
+		c.target(join(path, "target"), service.Target)
 	}
 	for _, err := range flatten(service.Client.Validate()) {
 		same := func(other error) bool { return other.Error() == err.Error() }
 		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(c.path(path, key)) {
 			c.section(path, []error{err})
 		}
+	}
+}
+
+// target checks where to find a service: the scheme first, as another than those there are makes nonsense of the rest.
+func (c *checker) target(path, text string) {
+	schemes := []string{consul.Scheme, static.Scheme, memory.Scheme}
+	if scheme, _, ok := strings.Cut(text, "://"); ok && !slices.Contains(schemes, strings.ToLower(scheme)) {
+		c.add(path, fmt.Sprintf("%s has the scheme %s, which is not one of %s", quote(text), quote(scheme), strings.Join(schemes, ", ")), nil)
+		return
+	}
+	if _, err := registry.ParseTarget(text); err != nil {
+		c.add(path, err.Error(), err)
 	}
 }

@@ -55,6 +55,7 @@ func TestBadInput(t *testing.T) {
 		{"interval without watch", []string{"resolve", "auth", "--interval", "1s"}, exitUsage, "--interval goes with --watch"},
 		{"interval", []string{"resolve", "auth", "--watch", "--interval", "1ms"}, exitUsage, "--interval 1ms is not at least 10ms"},
 		{"target", []string{"resolve", "consul:///../kv/x"}, exitUsage, `service name "../kv/x" holds ".."`},
+		{"target of http", []string{"resolve", "http://foo"}, exitUsage, `scheme "http" is not one of consul, static, memory; want consul:///auth`},
 		{"target scheme", []string{"resolve", "etcd:///auth", "--registry", at}, exitUsage, `etcd`},
 		{"no configuration file", []string{"config", "--config", "/nonexistent/goplt.yaml"}, exitUsage, "/nonexistent/goplt.yaml"},
 		{"unknown service to serve", []string{"serve", "--services", "auth,mail"}, exitUsage, `unknown service "mail"; known services: auth, identity`},

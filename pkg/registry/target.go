@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -44,7 +45,7 @@ type Target struct {
 func ParseTarget(text string) (Target, error) {
 	target, err := parseTarget(text)
 	if err == nil {
-		err = target.validate()
+		err = target.explain(target.validate())
 	}
 	if err != nil {
 		return Target{}, fmt.Errorf("%w %q: %w", ErrInvalidTarget, text, err)
@@ -148,13 +149,24 @@ func (t Target) Addresses() []string {
 	return strings.Split(t.Service, ",")
 }
 
+// explain puts first what is most likely wrong with a target: a scheme such as http, which no registry of this module has, if perhaps
+// one of a program's own.
+func (t Target) explain(err error) error {
+	schemes := []string{"consul", SchemeStatic, "memory"}
+	if err == nil || t.Scheme == "" || slices.Contains(schemes, t.Scheme) {
+		return err
+	}
+	return fmt.Errorf("scheme %q is not one of %s; want consul:///auth, or static:///host:port for a fixed address (in a registry of your own: %w)",
+		t.Scheme, strings.Join(schemes, ", "), err)
+}
+
 // validate checks what every registry asks of a target, however it was made.
 func (t Target) validate() error {
 	if t.Scheme == SchemeStatic {
 		return t.validateStatic()
 	}
 	if t.Service == "" {
-		return errors.New("service name is empty; want consul:///auth, with three slashes before the name")
+		return fmt.Errorf("service name is empty; want %s:///auth, with three slashes before the name", cmp.Or(t.Scheme, "consul"))
 	}
 	if err := ValidateServiceName(t.Service); err != nil {
 		return err

@@ -56,6 +56,10 @@ func TestParseTargetErrors(t *testing.T) {
 		{"consul:///auth/", `service name "auth/" holds '/' at byte 4; want letters, digits, '-', '_' and '.', a letter or digit first`},
 		{"consul://agent/auth", `registry address "agent" is not host:port (missing port in address)`},
 		{"consul://agent:0/auth", `registry address "agent:0": port "0" is not within 1 to 65535`},
+		{"http://foo", `scheme "http" is not one of consul, static, memory; want consul:///auth, or static:///host:port for a fixed address ` +
+			`(in a registry of your own: service name is empty; want http:///auth, with three slashes before the name)`},
+		{"http://foo/auth", `scheme "http" is not one of consul, static, memory; want consul:///auth, or static:///host:port for a fixed address ` +
+			`(in a registry of your own: registry address "foo" is not host:port (missing port in address))`},
 		{"consul://u:p@h:1/auth", `user information is not allowed; pass a token in the registry's configuration`},
 		{"consul:///auth#x", `a fragment (#x) is not allowed`},
 		{"consul:///auth?tag=a&tag=b", `parameter "tag" is given 2 times; want it once`},
