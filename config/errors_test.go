@@ -175,6 +175,18 @@ unknown key "services.audit.retry.max_attempts" in goplt.yaml line 4: keys are n
 services.auth.target in goplt.yaml line 1: "http://foo" has the scheme "http", which is not one of consul, static, memory
 services.authz.target in goplt.yaml line 1: "://x" has the scheme "", which is not one of consul, static, memory`,
 		},
+		"parameter of target": {
+			file: "services:\n  auth:\n    target: consul:///auth?tga=x\n  audit: {target: 'memory:///audit?dc=eu'}\n  authz: {target: 'static:///authz?tag=x'}",
+			want: `services.audit.target in goplt.yaml line 4: registry: invalid target "memory:///audit?dc=eu": parameter "dc" is unknown; known are tag
+services.auth.target in goplt.yaml line 3: registry: invalid target "consul:///auth?tga=x": parameter "tga" is unknown; ` +
+				`known are address, consistency, dc, failover, filter, ns, partition, passing, query, tag
+services.authz.target in goplt.yaml line 5: registry: invalid target "static:///authz?tag=x": parameter "tag" is unknown; there are none`,
+		},
+		"value of a parameter of target": {
+			environ: []string{"GOPLT_SERVICES_AUTH_TARGET=consul:///auth?dc=eu&failover=us,eu"},
+			want: `services.auth.target in GOPLT_SERVICES_AUTH_TARGET: registry: invalid target "consul:///auth?dc=eu&failover=us%2Ceu": ` +
+				`parameter failover: datacenter "eu" is there twice`,
+		},
 		"log": {
 			file: "log: {level: loud, format: xml}",
 			want: `log.level in goplt.yaml line 1: "loud" is not one of debug, info, warn, error

@@ -29,6 +29,7 @@ func (c Config) Validate() error {
 	check.oneOf("log/format", c.Log.Format, "text", "json")
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		check.service(name, c.Services[name], defaults)
+		check.target(name, c.Services[name].Target, c.Discovery.Consul)
 	}
 	return errors.Join(check.problems...)
 }
@@ -102,9 +103,6 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 	if err := registry.ValidateServiceName(name); err != nil {
 		c.add(path, err.Error(), err)
 	}
-	if service.Target != "" {
-		c.target(join(path, "target"), service.Target)
-	}
 	for _, err := range flatten(service.Client.Validate()) {
 		same := func(other error) bool { return other.Error() == err.Error() }
 		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(c.path(path, key)) {
@@ -113,14 +111,36 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 	}
 }
 
-// target checks where to find a service: the scheme first, as another than those there are makes nonsense of the rest.
-func (c *checker) target(path, text string) {
+// target checks where a service is to be found: the scheme first, as another than those there are makes nonsense of the rest.
+func (c *checker) target(service, text string, agent consul.Config) {
+	if text == "" {
+		return
+	}
+	path := join(join("services", service), "target")
 	schemes := []string{consul.Scheme, static.Scheme, memory.Scheme}
 	if scheme, _, ok := strings.Cut(text, "://"); ok && !slices.Contains(schemes, strings.ToLower(scheme)) {
 		c.add(path, fmt.Sprintf("%s has the scheme %s, which is not one of %s", quote(text), quote(scheme), strings.Join(schemes, ", ")), nil)
 		return
 	}
-	if _, err := registry.ParseTarget(text); err != nil {
+	target, err := registry.ParseTarget(text)
+	if err == nil {
+		err = watchable(target, agent)
+	}
+	if err != nil {
 		c.add(path, err.Error(), err)
 	}
+}
+
+// watchable reports why the registry of a target's scheme can never watch it. That a static registry lacks the service, or that there is no
+// registry in memory, is for the program to mend: it may bring one of its own.
+func watchable(target registry.Target, agent consul.Config) error {
+	switch target.Scheme {
+	case consul.Scheme:
+		return agent.ValidateTarget(target)
+	case static.Scheme:
+		return target.Check(static.Scheme)
+	case memory.Scheme:
+		return target.Check(memory.Scheme, "tag")
+	}
+	return nil
 }

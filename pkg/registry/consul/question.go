@@ -34,18 +34,22 @@ type question struct {
 	addresses   TaggedAddress
 }
 
-// questions returns what a target asks: one question, or where it names datacenters to fail over to one for each, in order. Its errors match
-// [registry.ErrInvalidTarget].
-func (r *Registry) questions(target registry.Target) ([]question, error) {
+// ValidateTarget reports why a registry of this configuration can never watch a target, as an error that matches [registry.ErrInvalidTarget]: for the
+// most part, a parameter that it does not know, or that has no such value.
+func (c Config) ValidateTarget(target registry.Target) error {
+	_, err := c.questions(target, address{})
+	return err
+}
+
+// questions returns what a target asks, of the agent at an address: one question, or where it names datacenters to fail over to one for each, in
+// order. Its errors match [registry.ErrInvalidTarget].
+func (c Config) questions(target registry.Target, agent address) ([]question, error) {
 	if err := target.Check(Scheme, parameters()...); err != nil {
 		return nil, err
 	}
 	asked := question{
-		agent: r.home, service: target.Service, datacenter: r.config.Datacenter, namespace: r.config.Namespace, partition: r.config.Partition,
-		consistency: r.config.Consistency, addresses: r.config.TaggedAddress,
-	}
-	if target.Authority != "" && target.Authority != r.home.host {
-		asked.agent = address{scheme: r.elsewhere, host: target.Authority}
+		agent: agent, service: target.Service, datacenter: c.Datacenter, namespace: c.Namespace, partition: c.Partition,
+		consistency: c.Consistency, addresses: c.TaggedAddress,
 	}
 	for _, name := range slices.Sorted(maps.Keys(target.Params)) {
 		if err := asked.set(name, target.Params[name]); err != nil {
@@ -61,7 +65,7 @@ func (r *Registry) questions(target registry.Target) ([]question, error) {
 		}
 		return []question{asked}, nil
 	}
-	others, err := r.failover(target, asked.datacenter)
+	others, err := c.failover(target, asked.datacenter)
 	if err != nil {
 		return nil, fmt.Errorf("%w %q: parameter failover: %w", registry.ErrInvalidTarget, target, err)
 	}
@@ -74,10 +78,10 @@ func (r *Registry) questions(target registry.Target) ([]question, error) {
 }
 
 // failover returns the datacenters to fail over to: those of the target, or the configured ones for a target that names no datacenter at all.
-func (r *Registry) failover(target registry.Target, first string) ([]string, error) {
+func (c Config) failover(target registry.Target, first string) ([]string, error) {
 	named, ok := target.Params["failover"]
 	if !ok && target.Params["dc"] == "" {
-		return r.config.Failover, nil
+		return c.Failover, nil
 	}
 	if !ok {
 		return nil, nil

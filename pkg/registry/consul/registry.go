@@ -78,7 +78,11 @@ func New(config Config) (*Registry, error) {
 
 // Watch implements [registry.ServiceRegistry]. The package's documentation lists the parameters. Watchers of the same question share one query.
 func (r *Registry) Watch(target registry.Target) (registry.Watcher, error) {
-	asked, err := r.questions(target)
+	agent := r.home
+	if target.Authority != "" && target.Authority != r.home.host {
+		agent = address{scheme: r.elsewhere, host: target.Authority}
+	}
+	asked, err := r.config.questions(target, agent)
 	if err != nil {
 		return nil, err
 	}
