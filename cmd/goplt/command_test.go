@@ -15,6 +15,8 @@ func TestBadInput(t *testing.T) {
 	addr, _ := startServe(t)
 	at := "static://" + addr
 	nobody := "static://" + unusedAddr(t)
+	fixed := writeFile(t, "fixed.yaml", "timeout: 1s\ndiscovery:\n  provider: static\n")
+	inMemory := writeFile(t, "memory.yaml", "discovery: {provider: memory}\n")
 	for _, test := range []struct {
 		name string
 		args []string
@@ -60,6 +62,30 @@ func TestBadInput(t *testing.T) {
 		{"no configuration file", []string{"config", "--config", "/nonexistent/goplt.yaml"}, exitUsage, "/nonexistent/goplt.yaml"},
 		{"unknown service to serve", []string{"serve", "--services", "auth,mail"}, exitUsage, `unknown service "mail"; known services: auth, identity`},
 		{"registry that registers nothing", []string{"serve", "--registry", at}, exitUsage, `a static registry registers no server: want --registry consul://`},
+		{
+			"configuration that registers nothing",
+			[]string{"serve", "--config", fixed},
+			exitUsage,
+			`discovery.provider in ` + fixed + ` line 3 is static, which registers no server; want consul, or --registry consul://HOST:PORT`,
+		},
+		{
+			"configuration that registers in memory",
+			[]string{"serve", "--config", inMemory},
+			exitUsage,
+			`discovery.provider in ` + inMemory + ` line 1 is memory, in which only this process would find its servers; want consul`,
+		},
+		{
+			"target of a registry that is not configured",
+			[]string{"resolve", "consul:///auth", "--config", fixed},
+			exitUsage,
+			`scheme "consul" is not that of this registry, "static"; discovery.provider in ` + fixed + ` line 3 is static`,
+		},
+		{
+			"target to watch of a registry that is not chosen",
+			[]string{"resolve", "consul:///auth", "--watch", "--registry", at},
+			exitUsage,
+			`scheme "consul" is not that of this registry, "static"; --registry is static`,
+		},
 		{"demo with a flag", []string{"demo", "--protocol", "http"}, exitUsage, `demo runs on the embedded defaults and takes no --protocol`},
 		{"port out of range", []string{"serve", "--listen", "127.0.0.1:99999"}, exitUsage, `host:port with a port within 0 to 65535`},
 		{"service twice", []string{"serve", "--services", "auth,auth"}, exitUsage, `--services names "auth" twice`},

@@ -91,7 +91,7 @@ func (c *command) resolveOnce(ctx context.Context, loaded *config.Config, text s
 	defer closeRegistry()
 	watcher, err := reg.Watch(target)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError{c.explainTarget(loaded, reg, text, err)}
 	}
 	defer func() { _ = watcher.Close() }()
 	if timeout := loaded.Defaults.Timeout; timeout > 0 {

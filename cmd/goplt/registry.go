@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 
@@ -47,4 +48,28 @@ func useRegistry(loaded *config.Config, text string) error {
 		return usagef("--registry %q: %w", text, err)
 	}
 	return nil
+}
+
+// registrySource says what decides where services are found.
+func (c *command) registrySource(loaded *config.Config) string {
+	if c.registry != "" {
+		return "--registry"
+	}
+	source := loaded.Source("discovery.provider")
+	if source == "default" {
+		return "discovery.provider (default)"
+	}
+	return "discovery.provider in " + source
+}
+
+// explainTarget adds to the error of a target whose scheme no registry here has what decides which ones there are.
+func (c *command) explainTarget(loaded *config.Config, reg registry.ServiceRegistry, text string, err error) error {
+	target, parseErr := registry.ParseTarget(text)
+	if parseErr != nil || target.Scheme == "" {
+		return err
+	}
+	if _, ok := registry.ByScheme(reg, target.Scheme); ok {
+		return err
+	}
+	return fmt.Errorf("%w; %s is %s", err, c.registrySource(loaded), loaded.Discovery.Provider)
 }

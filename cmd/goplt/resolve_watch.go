@@ -36,7 +36,7 @@ func (c *command) watch(ctx context.Context, loaded *config.Config, name string,
 	client.Outlier.ConsecutiveFailures = cmp.Or(client.Outlier.ConsecutiveFailures, rpc.DefaultClientConfig().Outlier.ConsecutiveFailures)
 	transport, err := rpc.NewTransport(text, reg, rpc.WithClientConfig(client))
 	if err != nil {
-		return usageError{err}
+		return usageError{c.explainTarget(loaded, reg, text, err)}
 	}
 	defer func() { _ = transport.Close() }()
 

@@ -108,11 +108,18 @@ func (c *command) registerWith(loaded *config.Config, logger *slog.Logger) (regi
 	switch {
 	case !chosen:
 		return nil, func() {}, nil
-	case loaded.Discovery.Provider != config.ProviderConsul:
+	case loaded.Discovery.Provider == config.ProviderMemory:
+		return nil, nil, usagef("%s is memory, in which only this process would find its servers; %s", c.registrySource(loaded), wantConsul)
+	case loaded.Discovery.Provider != config.ProviderConsul && c.registry != "":
 		return nil, nil, usagef("a %s registry registers no server: want --registry consul://HOST:PORT, or none", loaded.Discovery.Provider)
+	case loaded.Discovery.Provider != config.ProviderConsul:
+		return nil, nil, usagef("%s is %s, which registers no server; %s", c.registrySource(loaded), loaded.Discovery.Provider, wantConsul)
 	}
 	return goplt.NewRegistry(loaded, goplt.WithLogger(logger))
 }
+
+// wantConsul says where goplt serve registers.
+const wantConsul = "want consul, or --registry consul://HOST:PORT, or to serve without registering, no discovery.provider"
 
 // host registers the handlers of the platform's services by name.
 func host(platform *servicestest.Platform, names []string, logger *slog.Logger) (*connect.Server, error) {
