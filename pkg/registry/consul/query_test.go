@@ -70,7 +70,7 @@ func TestPreparedQueryThatFindsNone(t *testing.T) {
 		} {
 			f.answerWith(script)
 			if err := expectError(t, w, nil); name == "unknown" && err.Error() !=
-				`consul agent agent.test:8500: execute prepared query "auth": status 404: "Query not found"` {
+				`consul agent agent.test:8500: execute prepared query "auth" in datacenter "eu": status 404: "Query not found"` {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

@@ -169,10 +169,14 @@ func (q *question) target() string {
 
 // what says for errors what was asked.
 func (q *question) what() string {
+	what := fmt.Sprintf("query service %q", q.service)
 	if q.prepared != "" {
-		return fmt.Sprintf("execute prepared query %q", q.prepared)
+		what = fmt.Sprintf("execute prepared query %q", q.prepared)
 	}
-	return fmt.Sprintf("query service %q", q.service)
+	if q.datacenter != "" {
+		what += fmt.Sprintf(" in datacenter %q", q.datacenter) // which Consul does not name when it knows of none such
+	}
+	return what
 }
 
 // oneOf reports why a value is none of those there are.

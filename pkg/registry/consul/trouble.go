@@ -63,7 +63,11 @@ func (f *feed) failed(err error) {
 	}
 	if t.state != state {
 		t.state = state
-		f.logger.Log(context.Background(), level, "consul: the watch fails; the last instances stand", "error", err, "instances", len(f.last))
+		if f.answered {
+			f.logger.Log(context.Background(), level, "consul: the watch fails; the last instances stand", "error", err, "instances", len(f.last))
+		} else {
+			f.logger.Log(context.Background(), level, "consul: the watch fails; no instances are known yet", "error", err)
+		}
 	}
 }
 

@@ -53,6 +53,44 @@ func TestServerErrorsKeepTheSet(t *testing.T) {
 	}
 }
 
+// Consul does not say which datacenter it is that it has no path to.
+func TestUnknownDatacenterIsNamed(t *testing.T) {
+	for _, row := range []struct{ name, target, configured, want string }{
+		{"of the target", "consul:///auth?dc=us", "", `query service "auth" in datacenter "us"`},
+		{"to fail over to", "consul:///auth?failover=us", "", `query service "auth" in datacenter "us"`},
+		{"configured", "consul:///auth", "us", `query service "auth" in datacenter "us"`},
+		{"of a prepared query", "consul:///auth?query=near&dc=us", "", `execute prepared query "near" in datacenter "us"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeAgent()
+				f.answerWith(func(r *http.Request) (*http.Response, error) {
+					if r.URL.Query().Get("dc") == "us" {
+						return always(http.StatusInternalServerError, "No path to datacenter")(r)
+					}
+					return nil, nil
+				})
+				r, logged := open(t, f, func(c *consul.Config) { c.Datacenter = row.configured })
+				target, err := registry.ParseTarget(row.target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w, err := r.Watch(target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = w.Close() }()
+				if _, err = w.Next(t.Context()); err == nil || !strings.Contains(err.Error(), row.want+`: status 500: "No path to datacenter"`) {
+					t.Errorf("got %v, want %s", err, row.want)
+				}
+				if logged.count("the watch fails; no instances are known yet") != 1 || logged.count("the last instances stand") != 0 {
+					t.Error("the log does not say that there are no instances yet")
+				}
+			})
+		})
+	}
+}
+
 func TestRefusedIsSurfacedAndSeldomRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeAgent(entry("1", 80))
