@@ -17,6 +17,7 @@ import (
 	authzv1 "github.com/0x1d/goplt/gen/goplt/authz/v1"
 	"github.com/0x1d/goplt/gen/goplt/authz/v1/authzv1connect"
 	"github.com/0x1d/goplt/pkg/registry"
+	"github.com/0x1d/goplt/pkg/registry/memory"
 	"github.com/0x1d/goplt/pkg/rpc"
 	"github.com/0x1d/goplt/pkg/services"
 	"github.com/0x1d/goplt/pkg/servicestest"
@@ -392,4 +393,18 @@ func (s slowAuthz) Authorize(_ context.Context, userID, _ string) error {
 		<-s.release
 	}
 	return nil
+}
+
+func TestNoConfiguration(t *testing.T) {
+	reg := memory.New()
+	defer func() { _ = reg.Close() }()
+	_, _, all := goplt.InitializeClients(nil)
+	_, _, auth := goplt.InitializeAuthClient(nil)
+	_, _, with := goplt.InitializeClientsWith(nil, reg)
+	_, transport := goplt.NewTransport(nil, reg, "orders")
+	for at, err := range []error{all, auth, with, transport} {
+		if want := "goplt: the configuration is nil; want what config.Load or config.Default returns"; err == nil || err.Error() != want {
+			t.Errorf("%d: got %v, want %s", at, err, want)
+		}
+	}
 }

@@ -41,11 +41,17 @@ var (
 	DefaultOptions = wire.NewSet(wire.Value([]Option(nil)))
 )
 
+// errNoConfig is what constructors make of no configuration.
+var errNoConfig = errors.New("goplt: the configuration is nil; want what config.Load or config.Default returns")
+
 // NewRegistry returns the registry that the configuration names under discovery. Targets of services that name another kind, consul:// or
 // static://, are found there. It does no I/O. The caller closes it by calling the function returned, after all that uses it.
 //
 // Servers in the same process that register in memory must be given this very registry: each has its own memory.
 func NewRegistry(cfg *config.Config, options ...Option) (registry.ServiceRegistry, func(), error) {
+	if cfg == nil {
+		return nil, nil, errNoConfig
+	}
 	logger := settingsOf(options).logger
 	fixed, err := static.New(cfg.Discovery.Static)
 	if err != nil {
@@ -91,6 +97,9 @@ type Factory struct{ inner *internal.Factory }
 // NewFactory returns a factory of clients with the configuration of each service, whose instances reg finds. It does no I/O. The caller closes it,
 // before reg, by calling the function returned: clients then refuse further calls, and those under way have pool.drain_timeout to finish.
 func NewFactory(cfg *config.Config, reg registry.ServiceRegistry, options ...Option) (*Factory, func(), error) {
+	if cfg == nil {
+		return nil, nil, errNoConfig
+	}
 	settings := settingsOf(options)
 	factory, err := internal.NewFactory(internal.FactoryConfig{
 		Registry: reg, Client: cfg.Client, Target: cfg.Target,
@@ -153,6 +162,9 @@ func NewAuditClient(factory *Factory) (services.AuditServiceClient, error) {
 //
 // It does no I/O. The caller closes it, before reg.
 func NewTransport(cfg *config.Config, reg registry.ServiceRegistry, service string, options ...Option) (*rpc.Transport, error) {
+	if cfg == nil {
+		return nil, errNoConfig
+	}
 	settings := settingsOf(options)
 	with := []rpc.Option{rpc.WithClientConfig(cfg.Client(service)), rpc.WithInProcess(settings.inProcess)}
 	if settings.logger != nil {
