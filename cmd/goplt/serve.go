@@ -41,6 +41,10 @@ func (c *command) serveCommand() *cobra.Command {
 			}
 			if listen != "" {
 				loaded.Server.Listen = listen
+				// The rest of the section was valid when it was loaded.
+				if key, ok := errors.AsType[*rpc.KeyError](loaded.Server.Validate()); ok {
+					return usagef("--listen %v is not %s, such as 127.0.0.1:8080", key.Value, key.Want)
+				}
 			}
 			return c.serve(cmd.Context(), loaded, names)
 		},
