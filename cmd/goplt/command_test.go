@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
+	"github.com/0x1d/goplt/internal/consultest/script"
+	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/services"
 )
 
@@ -224,6 +228,29 @@ func TestResolve(t *testing.T) {
 	}
 	got = execute(t, "resolve", "auth", "--registry", "static://127.0.0.1:1")
 	if got.code != exitOK || !strings.Contains(got.stdout, "INSTANCE") || !strings.Contains(got.stdout, "127.0.0.1:1") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestResolveShowsHealth(t *testing.T) {
+	entry := func(id, status string) *api.ServiceEntry {
+		return &api.ServiceEntry{
+			Node:    &api.Node{Node: "n", Address: "127.0.0.1"},
+			Service: &api.AgentService{ID: id, Service: "auth", Address: "127.0.0.1", Port: 80},
+			Checks:  api.HealthChecks{{CheckID: "c", Status: status, ServiceID: id}},
+		}
+	}
+	agent := script.Start(t, entry("a", api.HealthPassing), entry("b", api.HealthWarning))
+	got := execute(t, "resolve", "auth", "--registry", "consul://"+agent.Address, "--output", "json")
+	var found []instanceView
+	if err := json.Unmarshal([]byte(got.stdout), &found); err != nil || got.code != exitOK {
+		t.Fatalf("%+v: %v", got, err)
+	}
+	if len(found) != 2 || found[0].Health != registry.HealthPassing || found[1].Health != registry.HealthWarning {
+		t.Errorf("%+v", found)
+	}
+	got = execute(t, "resolve", "auth", "--registry", "consul://"+agent.Address)
+	if got.code != exitOK || !strings.Contains(got.stdout, "HEALTH") || !strings.Contains(got.stdout, " warning ") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -21,7 +21,8 @@ func (c *command) resolveCommand() *cobra.Command {
 		Use:   "resolve TARGET",
 		Short: "Show the instances that a registry knows of a target",
 		Long: "Show the instances that a registry knows of a target: a URL such as consul:///auth?tag=blue or static:///127.0.0.1:8080,\n" +
-			"or the name of a service, which is found where a client with the same configuration finds it.\n\n" +
+			"or the name of a service, which is found where a client with the same configuration finds it. HEALTH is what the registry's checks\n" +
+			"say; a registry of fixed addresses knows of none.\n\n" +
 			"With --watch, go on as a client that makes no calls of its own but asks each instance for its health, and show what such a client knows:\n" +
 			"zone, weight, what the registry's checks say, protocol, calls in flight, latency (a probe's, in brackets), circuit breaker,\n" +
 			"ejection and the latest change. On a terminal the table is kept up to date; elsewhere it is printed again when something has changed.",
@@ -56,6 +57,7 @@ type instanceView struct {
 	Addr     string            `json:"addr"`
 	Zone     string            `json:"zone,omitempty"`
 	Weight   int               `json:"weight"`
+	Health   registry.Health   `json:"health,omitempty"`
 	Tags     []string          `json:"tags,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
@@ -64,13 +66,14 @@ func (c *command) printInstances(found []registry.Instance) error {
 	if c.output == "json" {
 		views := make([]instanceView, len(found))
 		for i, instance := range found {
-			views[i] = instanceView{instance.ID, instance.Addr(), instance.Zone, instance.Weight, instance.Tags, instance.Metadata}
+			views[i] = instanceView{instance.ID, instance.Addr(), instance.Zone, instance.Weight, instance.Health, instance.Tags, instance.Metadata}
 		}
 		return printJSON(c.stdout, views)
 	}
-	return table(c.stdout, []string{"INSTANCE", "ADDRESS", "ZONE", "WEIGHT", "TAGS"}, func(row func(...any)) {
+	return table(c.stdout, []string{"INSTANCE", "ADDRESS", "ZONE", "WEIGHT", "HEALTH", "TAGS"}, func(row func(...any)) {
 		for _, instance := range found {
-			row(instance.ID, instance.Addr(), orDash(instance.Zone), instance.Weight, orDash(strings.Join(instance.Tags, ",")))
+			row(instance.ID, instance.Addr(), orDash(instance.Zone), instance.Weight, orDash(string(instance.Health)),
+				orDash(strings.Join(instance.Tags, ",")))
 		}
 	})
 }
