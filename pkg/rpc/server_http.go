@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,9 @@ type router struct {
 }
 
 type route struct {
-	handler http.Handler
-	stream  connect.StreamType
+	handler     http.Handler
+	stream      connect.StreamType
+	json, proto string // the content types of Connect's requests
 }
 
 var (
@@ -41,7 +43,11 @@ func newRouter(s *Server) *router {
 		server: s, procedures: make(map[string]*route), services: make(map[string]http.Handler), errors: connecthttp.NewErrorWriter(),
 	}
 	for spec := range s.hosted.Specs() {
-		rt.procedures[spec.Procedure] = &route{stream: spec.StreamType}
+		found := &route{stream: spec.StreamType, json: "application/json", proto: "application/proto"}
+		if spec.StreamType != connect.StreamTypeUnary {
+			found.json, found.proto = "application/connect+json", "application/connect+proto"
+		}
+		rt.procedures[spec.Procedure] = found
 	}
 	connecthttp.Mount(rt, s.hosted,
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), jsoncodec.New()),
@@ -74,8 +80,12 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		stream = found.stream
 	}
 	r = rt.limit(w, r, stream)
-	if isGRPC(r) {
+	kind := r.Header.Get("Content-Type")
+	switch {
+	case isGRPC(r):
 		w = &grpcWriter{ResponseWriter: w}
+	case ok && kind != found.json && kind != found.proto && !strings.HasPrefix(kind, "application/grpc"):
+		w = &typeWriter{w, r, found}
 	}
 	switch {
 	case !ok:
@@ -86,6 +96,46 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		found.handler.ServeHTTP(w, r)
 	}
 }
+
+var _ http.Flusher = (*typeWriter)(nil)
+
+// typeWriter has a request whose content type connecthttp refuses answered in JSON, where connecthttp has but a status. Which types it takes is for
+// connecthttp to say. Those of gRPC, to which JSON would say nothing, do not come here, nor do the usual ones.
+type typeWriter struct {
+	http.ResponseWriter
+
+	request *http.Request
+	route   *route
+}
+
+// WriteHeader explains the status 415, and passes on others.
+func (w *typeWriter) WriteHeader(status int) {
+	if status != http.StatusUnsupportedMediaType {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	given := "no content type"
+	if kind := w.request.Header.Get("Content-Type"); kind != "" {
+		given = fmt.Sprintf("content type %.100q is not one that it takes", kind)
+	}
+	explanation, err := json.Marshal(map[string]string{
+		"code": connect.CodeUnknown.String(), "message": fmt.Sprintf("POST %s: %s; want %s", w.request.URL.Path, given, w.route.json),
+	})
+	if err != nil {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	// Not the bare type of Connect's errors: whoever is answered so has not spoken Connect.
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.ResponseWriter.WriteHeader(status)
+	_, _ = w.Write(explanation) // who has gone needs none
+}
+
+// Flush implements [http.Flusher], which streams need.
+func (w *typeWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+// Unwrap serves [http.ResponseController].
+func (w *typeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // refuseMethod answers a request for a procedure that is no POST. The protocols have no word for it but the HTTP status, which their clients
 // take for "unknown"; to gRPC, in either form, a body in JSON would say nothing.

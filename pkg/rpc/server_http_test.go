@@ -89,8 +89,24 @@ func TestServerNotAProcedure(t *testing.T) {
 			"content type", server, "POST", "/test.v1.Words/Echo", "text/plain", 415, "Accept-Post",
 			"application/grpc, application/grpc+json, application/grpc+json; charset=utf-8, application/grpc+proto, " +
 				"application/grpc-web, application/grpc-web+json, application/grpc-web+json; charset=utf-8, application/grpc-web+proto, " +
-				"application/json, application/json; charset=utf-8, application/proto", "",
+				"application/json, application/json; charset=utf-8, application/proto",
+			`{"code":"unknown","message":"POST /test.v1.Words/Echo: content type \"text/plain\" is not one that it takes; want application/json"}`,
 		},
+		{
+			"no content type", server, "POST", "/test.v1.Words/Echo", "", 415, "Content-Type", "application/json; charset=utf-8",
+			`{"code":"unknown","message":"POST /test.v1.Words/Echo: no content type; want application/json"}`,
+		},
+		{
+			"content type of a stream", server, "POST", "/test.v1.Words/Echo", "application/connect+json", 415, "Content-Type", "application/json; charset=utf-8",
+			`{"code":"unknown","message":"POST /test.v1.Words/Echo: content type \"application/connect+json\" is not one that it takes; ` +
+				`want application/json"}`,
+		},
+		{
+			"content type for a stream", server, "POST", "/test.v1.Words/Split", "application/json", 415, "Content-Type", "application/json; charset=utf-8",
+			`{"code":"unknown","message":"POST /test.v1.Words/Split: content type \"application/json\" is not one that it takes; ` +
+				`want application/connect+json"}`,
+		},
+		{"content type by gRPC", server, "POST", "/test.v1.Words/Echo", "application/grpc+yaml", 415, "Content-Length", "0", ""},
 		{"bidi stream over HTTP/1.1", server, "POST", "/test.v1.Words/Chat", "application/connect+json", 505, "Content-Length", "0", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -101,6 +117,20 @@ func TestServerNotAProcedure(t *testing.T) {
 					status, body, row.header, header.Get(row.header), row.status, row.body, row.header, row.headerValue)
 			}
 		})
+	}
+}
+
+// TestServerContentTypeByHTTP2: what refuses a content type says so by HTTP/2 too.
+func TestServerContentTypeByHTTP2(t *testing.T) {
+	t.Parallel()
+	_, handlers := newWords()
+	server := startServer(t, handlers, testConfig())
+	// What curl sends when it is told nothing.
+	status, body, header := post(t, httpClient(t, 2, nil), "POST", baseURL(server, nil)+"/test.v1.Words/Echo", "application/x-www-form-urlencoded", "{}")
+	want := `{"code":"unknown","message":"POST /test.v1.Words/Echo: content type \"application/x-www-form-urlencoded\" is not one that it takes; ` +
+		`want application/json"}`
+	if status != http.StatusUnsupportedMediaType || body != want || header.Get("Accept-Post") == "" {
+		t.Errorf("got %d %s, %v\nwant 415 %s", status, body, header, want)
 	}
 }
 
