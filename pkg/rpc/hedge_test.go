@@ -350,17 +350,12 @@ func TestHedgePanics(t *testing.T) {
 		hedged(rpc.HedgeConfig{Delay: time.Minute})(config)
 		config.Breaker.MinCalls = 1
 	})
-	func() {
-		defer func() {
-			if got := recover(); got != "a user's message" {
-				t.Errorf("recovered %v, want the panic of the message", got)
-			}
-		}()
+	expectPanic(t, func() {
 		err := connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
 			Procedure: authv1connect.AuthServiceValidateTokenProcedure, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}, panickingMessage{}, &authv1.ValidateTokenResponse{})
 		t.Errorf("ended with %v", err)
-	}()
+	})
 	if got := status(); got.InFlight != 0 || got.Breaker != "closed" || got.Failures != 0 {
 		t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
 	}
@@ -372,17 +367,12 @@ func TestHedgePanickingAnswer(t *testing.T) {
 	handler := &authHandler{}
 	server := startHTTP(t, handler.mount(), http1And2)
 	transport, status := only(t, server.Listener.Addr().String(), hedged(rpc.HedgeConfig{Delay: time.Minute}))
-	func() {
-		defer func() {
-			if got := recover(); got != "a user's message" {
-				t.Errorf("recovered %v, want the panic of the message", got)
-			}
-		}()
+	expectPanic(t, func() {
 		err := connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
 			Procedure: authv1connect.AuthServiceValidateTokenProcedure, IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}, &authv1.ValidateTokenRequest{}, panickingMessage{})
 		t.Errorf("ended with %v", err)
-	}()
+	})
 	if got := status(); got.InFlight != 0 || got.Failures != 0 {
 		t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
 	}
@@ -398,16 +388,11 @@ func TestPanickingRequest(t *testing.T) {
 				<-request.Context().Done()
 			}), http1And2)
 			transport, status := only(t, silent.Listener.Addr().String(), protocol(spoken))
-			func() {
-				defer func() {
-					if got := recover(); got != "a user's message" {
-						t.Errorf("recovered %v, want the panic of the message", got)
-					}
-				}()
+			expectPanic(t, func() {
 				_ = connect.NewClient(transport).CallUnary(t.Context(), connect.Spec{
 					Procedure: authv1connect.AuthServiceLoginProcedure,
 				}, panickingMessage{}, &authv1.LoginResponse{})
-			}()
+			})
 			if got := status(); got.InFlight != 0 || got.Failures != 0 {
 				t.Errorf("%+v; want nothing in flight, and nothing that the instance is blamed for", got)
 			}
@@ -415,6 +400,17 @@ func TestPanickingRequest(t *testing.T) {
 			expectCount(t, "requests", &requests, 0)
 		})
 	}
+}
+
+// expectPanic expects the panic of a panickingMessage.
+func expectPanic(t *testing.T, do func()) {
+	t.Helper()
+	defer func() {
+		if got := recover(); got != "a user's message" {
+			t.Errorf("recovered %v, want the panic of the message", got)
+		}
+	}()
+	do()
 }
 
 // panickingMessage panics when it is looked at.
