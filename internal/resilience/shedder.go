@@ -101,9 +101,11 @@ func (p *Permit) Begin(deadline time.Time) {
 	defer s.mu.Unlock()
 	now := time.Since(s.began)
 	s.look(now)
-	due := deadline.Sub(s.began)
-	p.allowed = due - now
-	p.slot = s.due.add(due, p.allowed, p.generation == s.limit.generation)
+	due := deadline.Sub(s.began) // which is no less than the most negative duration, and no more than the most positive one
+	if due > now {
+		p.allowed = due - now
+		p.slot = s.due.add(due, p.allowed, p.generation == s.limit.generation)
+	}
 }
 
 // End ends the call. A call that was still at work when its time ran out was counted as such then, whatever the outcome says now.

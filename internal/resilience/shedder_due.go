@@ -22,12 +22,12 @@ type lateCalls struct {
 	allowed time.Duration // the time that they had, all together
 }
 
-// add counts a call, and returns its slot. One whose time is over already, or further away than the ring reaches, is in none.
+// add counts a call that is due after now, and returns its slot. One that is due further away than the ring reaches is in none.
 func (d *dueCalls) add(due, allowed time.Duration, current bool) int64 { //nolint:revive // current is what was found, not a mode
-	slot := int64((due + dueLength - 1) / dueLength)
-	if allowed <= 0 || slot >= d.next+dueSlots {
+	if due > time.Duration(d.next+dueSlots-1)*dueLength {
 		return untracked
 	}
+	slot := int64((due + dueLength - 1) / dueLength)
 	at := &d.slots[slot%dueSlots]
 	at.calls++
 	at.allowed += allowed

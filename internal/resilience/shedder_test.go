@@ -2,6 +2,7 @@ package resilience_test
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -347,6 +348,30 @@ func TestShedderFarDeadlines(t *testing.T) {
 		pass(52 * time.Second)
 		if inFlight, limit := other.Load(); inFlight != 20 || limit == 0 {
 			t.Errorf("%d in flight, limit %d, want 20 and a limit", inFlight, limit)
+		}
+	})
+}
+
+// TestShedderExtremeDeadlines: a deadline may be as far ahead, or as long past, as a duration says, and farther.
+func TestShedderExtremeDeadlines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := resilience.NewShedder(shedderConfig())
+		pass(time.Hour)
+		reach := 1024 * 50 * time.Millisecond
+		for _, from := range []time.Duration{0, time.Nanosecond, 50 * time.Millisecond, time.Hour, 2562047 * time.Hour, math.MaxInt64} {
+			for _, around := range []time.Duration{0, reach} {
+				for _, deadline := range []time.Time{time.Now().Add(around).Add(from), time.Now().Add(around).Add(-from), {}} {
+					for range 100 { // one that is not counted out by the slot it was counted into would be evidence
+						permit, _ := admit(s, deadline)
+						permit.End(resilience.InTime)
+					}
+				}
+			}
+		}
+		pass(time.Hour)
+		if inFlight, limit := s.Load(); inFlight != 0 || limit != 0 {
+			t.Errorf("%d in flight, limit %d, want none", inFlight, limit)
 		}
 	})
 }

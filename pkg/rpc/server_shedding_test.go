@@ -292,3 +292,22 @@ func TestServerGoodput(t *testing.T) {
 		})
 	}
 }
+
+// TestServerSheddingFarDeadline: a timeout that gRPC allows, of 292 years, is none that a server falls over.
+func TestServerSheddingFarDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, handlers := newWords()
+		s := newShedding(t, handlers, func(config *rpc.ServerConfig) { config.RequestTimeout = 0 })
+		<-time.NewTimer(time.Hour).C
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, specEcho.Procedure, strings.NewReader("\x00\x00\x00\x00\x03\x0a\x01x"))
+		request.ProtoMajor = 2
+		request.Header.Set("Content-Type", "application/grpc")
+		request.Header.Set("Grpc-Timeout", "2562047H")
+		recorder := httptest.NewRecorder()
+		s.Handler().ServeHTTP(recorder, request)
+		if got := recorder.Result().Trailer.Get("Grpc-Status"); got != "0" {
+			t.Errorf("grpc-status %q, want 0; logged %s", got, s.log.String())
+		}
+	})
+}
