@@ -22,14 +22,18 @@ type ShedderConfig struct {
 // Shedder bounds the calls that a server works on at a time, while it is overloaded and only then.
 //
 // The evidence of overload is calls that run out of their time: their work was for nothing. Nothing else is: not an application's errors, which
-// are answers, nor a rise in latency, which has other reasons. failsafe-go's adaptive throttler judges the evidence (it is the one of
-// https://sre.google/sre-book/handling-overload/). What then limits the load is no rate of rejections but a bound on the calls in flight, which
-// follows at once what the server gets done, also where each call takes longer than the one before. It is found as TCP finds its window:
+// are answers, nor a rise in latency, which has other reasons; nor a call with less time than any of its method takes, which no server could have
+// served. failsafe-go's adaptive throttler judges the evidence (it is the one of https://sre.google/sre-book/handling-overload/). What then limits
+// the load is no rate of rejections but a bound on the calls in flight, which follows at once what the server gets done, also where each call takes
+// longer than the one before. It is found as TCP finds its window:
 //
-//	cut    to half of what is in flight, and of what the server can finish within the time that calls have (Little's law), whenever the calls
-//	       admitted since the last cut run out of time too
-//	grow   by a twentieth at a time, while they do not and others are rejected; faster beyond what failed before
-//	end    once nothing was rejected for the window
+//	cut      to half of what is in flight, and of what the server can finish within the time that calls have (Little's law), whenever the calls
+//	         admitted since the last cut run out of time too
+//	give up  if they do as often as before the cut though most are in time: those that are not, are not for want of the server's
+//	grow     by a twentieth at a time, while they do not and others are rejected; faster beyond what failed before
+//	end      once nothing was rejected for the window
+//
+// Having given up, it lets calls run out of time for the window, and twice as long each time that it has to again, as long as most do not.
 //
 // Safe for concurrent use. It starts no goroutine and allocates nothing per call.
 type Shedder struct {
@@ -62,8 +66,10 @@ type Outcome int
 const (
 	// Unknown tells nothing, such as the end of a call that its caller gave up.
 	Unknown Outcome = iota
-	// InTime is the end of a call that was answered before its deadline, with whatever answer.
+	// InTime is the end of a call that was answered before its deadline.
 	InTime
+	// ErrorInTime is the same with an error, which says nothing of how long a success takes.
+	ErrorInTime
 	// OutOfTime is the end of a call after its deadline.
 	OutOfTime
 )
@@ -71,13 +77,17 @@ const (
 // Permit lets one call in. Each is ended exactly once. The zero Permit is none.
 type Permit struct {
 	shedder    *Shedder
+	method     *Method
+	admitted   time.Duration
+	waited     time.Duration // for the caller
 	allowed    time.Duration // the time that the call has; 0 before it begins, and if it has no deadline
 	slot       int64         // where it is among the due calls
 	generation int           // of the limit that it was admitted under
+	known      bool          // whether any of its method was in time before it began
 }
 
-// Admit reports whether the server should take on a call, and if so counts it in until the permit is ended.
-func (s *Shedder) Admit() (Permit, bool) {
+// Admit reports whether the server should take on a call of a method, and if so counts it in until the permit is ended.
+func (s *Shedder) Admit(method *Method) (Permit, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Since(s.began)
@@ -87,12 +97,12 @@ func (s *Shedder) Admit() (Permit, bool) {
 		return Permit{}, false
 	}
 	s.inFlight++
-	return Permit{shedder: s, generation: s.limit.generation, slot: untracked}, true
+	return Permit{shedder: s, method: method, admitted: now, generation: s.limit.generation, slot: untracked}, true
 }
 
-// Begin says that the server has all it needs to serve the call, which has from now on until its deadline. It is called once, and not for a call
-// without a deadline.
-func (p *Permit) Begin(deadline time.Time) {
+// Begin says that the server has all it needs to serve the call, for which it has waited so long since the call was admitted: that is none of the
+// time that the call has. It is called at most once. The zero deadline is none.
+func (p *Permit) Begin(waited time.Duration, deadline time.Time) {
 	s := p.shedder
 	if s == nil {
 		return
@@ -101,11 +111,29 @@ func (p *Permit) Begin(deadline time.Time) {
 	defer s.mu.Unlock()
 	now := time.Since(s.began)
 	s.look(now)
-	due := deadline.Sub(s.began) // which is no less than the most negative duration, and no more than the most positive one
-	if due > now {
-		p.allowed = due - now
-		p.slot = s.due.add(due, p.allowed, p.generation == s.limit.generation)
+	p.waited, p.known = waited, p.method.known()
+	if deadline.IsZero() {
+		return
 	}
+	due := max(now, deadline.Sub(s.began))
+	p.allowed = due - p.admitted - waited
+	if due > now && !p.method.hopeless(p.allowed) {
+		p.slot = s.due.add(due, p.late())
+	}
+}
+
+// current reports whether the call was admitted under the limit in force, or the lack of one.
+func (p *Permit) current() bool { return p.generation == p.shedder.limit.generation }
+
+// late is how the call counts if it runs out of time.
+func (p *Permit) late() lateCalls {
+	late := lateCalls{calls: 1, allowed: p.allowed}
+	if p.current() {
+		if late.current = 1; p.known {
+			late.known = 1
+		}
+	}
+	return late
 }
 
 // End ends the call. A call that was still at work when its time ran out was counted as such then, whatever the outcome says now.
@@ -119,20 +147,20 @@ func (p *Permit) End(outcome Outcome) {
 	now := time.Since(s.began)
 	s.look(now)
 	s.inFlight--
-	current := p.generation == s.limit.generation
-	counted := !s.due.remove(p.slot, p.allowed, current)
+	counted := !s.due.remove(p.slot, p.late())
 	switch {
 	case counted || outcome == Unknown:
 	case outcome == OutOfTime:
-		late := lateCalls{calls: 1, allowed: p.allowed}
-		if current {
-			late.current = 1
+		if !p.method.hopeless(p.allowed) {
+			s.record(now, p.late())
 		}
-		s.record(now, late)
 	default:
+		if outcome == InTime {
+			p.method.succeeded(now, now-p.admitted-p.waited)
+		}
 		s.throttler.RecordSuccess()
 		s.done.add(now)
-		if current {
+		if p.current() {
 			s.limit.inTime++
 		}
 	}
@@ -173,6 +201,9 @@ func (s *Shedder) record(now time.Duration, late lateCalls) {
 		}
 		return
 	}
+	if now < s.limit.tolerant && s.limit.mostInTime() {
+		return
+	}
 	// Its rate is above nothing once too many fail. It is brought up to date only when a permit is asked for.
 	s.throttler.TryAcquirePermit()
 	if s.throttler.RejectionRate() > 0 {
@@ -180,8 +211,12 @@ func (s *Shedder) record(now time.Duration, late lateCalls) {
 	}
 }
 
-// cut lowers the limit, or begins to have one. The calls in flight then say nothing of the new one.
+// cut lowers the limit, or begins to have one, or gives it up. The calls in flight then say nothing of the new one.
 func (s *Shedder) cut(now time.Duration) {
-	s.limit.cut(now, s.inFlight, s.done.perSecond())
+	if s.limit.vain() {
+		s.limit.giveUp(now, s.config.Window)
+	} else {
+		s.limit.cut(now, s.inFlight, s.done.perSecond(now))
+	}
 	s.due.begin()
 }

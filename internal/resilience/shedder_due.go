@@ -1,6 +1,9 @@
 package resilience
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	dueSlots  = 1024
@@ -18,39 +21,37 @@ type dueCalls struct {
 // lateCalls are calls that run out of time at about the same moment.
 type lateCalls struct {
 	calls   int
-	current int           // how many of them were admitted under the limit in force
 	allowed time.Duration // the time that they had, all together
+	current int           // how many of them were admitted under the limit in force
+	known   int           // how many of these are of methods that were seen to be in time
+}
+
+func (l *lateCalls) add(sign int, other lateCalls) {
+	l.calls += sign * other.calls
+	l.allowed += time.Duration(sign) * other.allowed
+	l.current += sign * other.current
+	l.known += sign * other.known
 }
 
 // add counts a call that is due after now, and returns its slot. One that is due further away than the ring reaches is in none.
-func (d *dueCalls) add(due, allowed time.Duration, current bool) int64 { //nolint:revive // current is what was found, not a mode
+func (d *dueCalls) add(due time.Duration, call lateCalls) int64 {
 	if due > time.Duration(d.next+dueSlots-1)*dueLength {
 		return untracked
 	}
 	slot := int64((due + dueLength - 1) / dueLength)
-	at := &d.slots[slot%dueSlots]
-	at.calls++
-	at.allowed += allowed
-	if current {
-		at.current++
-	}
+	d.slots[slot%dueSlots].add(1, call)
 	return slot
 }
 
 // remove takes out a call that ends, and reports false if its time was over and it has been counted as such.
-func (d *dueCalls) remove(slot int64, allowed time.Duration, current bool) bool { //nolint:revive // current is what was found, not a mode
+func (d *dueCalls) remove(slot int64, call lateCalls) bool {
 	switch {
 	case slot == untracked:
 		return true
 	case slot < d.next:
 		return false
 	}
-	at := &d.slots[slot%dueSlots]
-	at.calls--
-	at.allowed -= allowed
-	if current {
-		at.current--
-	}
+	d.slots[slot%dueSlots].add(-1, call)
 	return true
 }
 
@@ -63,9 +64,7 @@ func (d *dueCalls) sweep(now time.Duration) lateCalls {
 			d.next = over - dueSlots + 1 // no call is due further ahead of its admission than the ring is long
 		}
 		at := &d.slots[d.next%dueSlots]
-		late.calls += at.calls
-		late.current += at.current
-		late.allowed += at.allowed
+		late.add(1, *at)
 		*at = lateCalls{}
 	}
 	return late
@@ -74,7 +73,7 @@ func (d *dueCalls) sweep(now time.Duration) lateCalls {
 // begin says that from now on there is another limit.
 func (d *dueCalls) begin() {
 	for at := range d.slots {
-		d.slots[at].current = 0
+		d.slots[at].current, d.slots[at].known = 0, 0
 	}
 }
 
@@ -85,25 +84,20 @@ type peakRate struct {
 }
 
 func (p *peakRate) add(now time.Duration) {
-	second := int64(now / time.Second)
-	p.seconds[p.advance(second)]++
+	p.advance(now)
+	p.seconds[p.latest%int64(len(p.seconds))]++
 }
 
-// advance forgets the seconds without events up to the given one, and returns where that is.
-func (p *peakRate) advance(second int64) int {
-	size := int64(len(p.seconds))
+// advance forgets what was more than a minute ago.
+func (p *peakRate) advance(now time.Duration) {
+	second, size := int64(now/time.Second), int64(len(p.seconds))
 	for p.latest = max(p.latest, second-size); p.latest < second; {
 		p.latest++
 		p.seconds[p.latest%size] = 0
 	}
-	return int(second % size)
 }
 
-// perSecond may be late to forget, where nothing was added since.
-func (p *peakRate) perSecond() int {
-	highest := 0
-	for _, events := range p.seconds {
-		highest = max(highest, events)
-	}
-	return highest
+func (p *peakRate) perSecond(now time.Duration) int {
+	p.advance(now)
+	return slices.Max(p.seconds[:])
 }

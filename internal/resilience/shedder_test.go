@@ -32,18 +32,29 @@ func throttled() admission {
 	}
 }
 
+// shedder is one whose calls are all of one method.
+type shedder struct {
+	*resilience.Shedder
+
+	method resilience.Method
+}
+
+func newShedder() *shedder { return &shedder{Shedder: resilience.NewShedder(shedderConfig())} }
+
 // admit admits a call that begins at once.
-func admit(s *resilience.Shedder, deadline time.Time) (*resilience.Permit, bool) {
-	permit, ok := s.Admit()
+func (s *shedder) admit(deadline time.Time) (*resilience.Permit, bool) {
+	permit, ok := s.Admit(&s.method)
 	if ok {
-		permit.Begin(deadline)
+		permit.Begin(0, deadline)
 	}
 	return &permit, ok
 }
 
+// shedBy has a shedder decide about calls of one method.
 func shedBy(s *resilience.Shedder) admission {
+	of := &shedder{Shedder: s}
 	return func(deadline time.Time) func(error) {
-		permit, ok := admit(s, deadline)
+		permit, ok := of.admit(deadline)
 		if !ok {
 			return nil
 		}
@@ -172,10 +183,10 @@ func TestShedderHarmless(t *testing.T) {
 }
 
 // overload has a shedder see so many calls run out of time, one second each, and returns after that.
-func overload(s *resilience.Shedder, calls int) {
+func overload(s *shedder, calls int) {
 	var permits []*resilience.Permit
 	for range calls {
-		if permit, ok := admit(s, time.Now().Add(time.Second)); ok {
+		if permit, ok := s.admit(time.Now().Add(time.Second)); ok {
 			permits = append(permits, permit)
 		}
 	}
@@ -189,7 +200,7 @@ func overload(s *resilience.Shedder, calls int) {
 func TestShedderBeginsAndEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		overload(s, 19)
 		if inFlight, limit := s.Load(); inFlight != 0 || limit != 0 {
 			t.Fatalf("after 19 calls out of time: %d in flight, limit %d, want none", inFlight, limit)
@@ -199,9 +210,9 @@ func TestShedderBeginsAndEnds(t *testing.T) {
 		if _, limit := s.Load(); limit != 2 {
 			t.Fatalf("after 20 calls out of time: limit %d, want the least, 2", limit)
 		}
-		first, ok := s.Admit()
-		second, also := s.Admit()
-		if _, third := s.Admit(); !ok || !also || third {
+		first, ok := s.Admit(&s.method)
+		second, also := s.Admit(&s.method)
+		if _, third := s.Admit(&s.method); !ok || !also || third {
 			t.Errorf("admitted: %t, %t, %t, want two calls", ok, also, third)
 		}
 		first.End(resilience.InTime)
@@ -225,10 +236,10 @@ func TestShedderBeginsAndEnds(t *testing.T) {
 func TestShedderCutsAndGrows(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		serve := func() { // as many calls as are admitted, in time, and one is rejected
 			var permits []*resilience.Permit
-			for permit, ok := admit(s, time.Now().Add(time.Second)); ok; permit, ok = admit(s, time.Now().Add(time.Second)) {
+			for permit, ok := s.admit(time.Now().Add(time.Second)); ok; permit, ok = s.admit(time.Now().Add(time.Second)) {
 				permits = append(permits, permit)
 			}
 			for _, permit := range permits {
@@ -242,13 +253,13 @@ func TestShedderCutsAndGrows(t *testing.T) {
 			}
 		}
 		for range 400 { // a server that has been seen to serve 400 calls in a second
-			permit, _ := admit(s, time.Now().Add(time.Second))
+			permit, _ := s.admit(time.Now().Add(time.Second))
 			permit.End(resilience.InTime)
 		}
 		pass(10 * time.Second)
 		overloaded := make([]*resilience.Permit, 100)
 		for at := range overloaded {
-			overloaded[at], _ = admit(s, time.Now().Add(time.Second))
+			overloaded[at], _ = s.admit(time.Now().Add(time.Second))
 		}
 		pass(1050 * time.Millisecond)
 		expect(50) // noticed while they are at work
@@ -270,10 +281,10 @@ func TestShedderCutsAndGrows(t *testing.T) {
 func TestShedderSeesCallsThatDoNotEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		var permits []*resilience.Permit
 		for at := range 40 {
-			permit, _ := admit(s, time.Now().Add(time.Second))
+			permit, _ := s.admit(time.Now().Add(time.Second))
 			if permits = append(permits, permit); at%2 == 0 {
 				permit.End(resilience.Unknown)
 			}
@@ -283,10 +294,10 @@ func TestShedderSeesCallsThatDoNotEnd(t *testing.T) {
 			t.Errorf("limit %d before their time is over", limit)
 		}
 		pass(50 * time.Millisecond)
-		if inFlight, limit := s.Load(); inFlight != 20 || limit != 2 {
-			t.Errorf("%d in flight, limit %d, want 20 and a limit", inFlight, limit)
+		if inFlight, limit := s.Load(); inFlight != 20 || limit != 10 { // nothing is known of what the server can do
+			t.Errorf("%d in flight, limit %d, want 20 and half of it", inFlight, limit)
 		}
-		if _, ok := admit(s, time.Now().Add(time.Second)); ok {
+		if _, ok := s.admit(time.Now().Add(time.Second)); ok {
 			t.Error("a call was admitted while too many are at work")
 		}
 		for at, permit := range permits {
@@ -304,11 +315,11 @@ func TestShedderSeesCallsThatDoNotEnd(t *testing.T) {
 func TestShedderIgnores(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		for range 100 {
-			permit, _ := admit(s, time.Now().Add(time.Second))
+			permit, _ := s.admit(time.Now().Add(time.Second))
 			permit.End(resilience.Unknown)
-			_, _ = s.Admit() // without a deadline, and for ever
+			_, _ = s.Admit(&s.method) // without a deadline, and for ever
 		}
 		overload(s, 19)
 		pass(time.Hour)
@@ -324,10 +335,10 @@ func TestShedderIgnores(t *testing.T) {
 func TestShedderFarDeadlines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		var permits []*resilience.Permit
 		for range 20 {
-			permit, _ := admit(s, time.Now().Add(time.Hour))
+			permit, _ := s.admit(time.Now().Add(time.Hour))
 			permits = append(permits, permit)
 		}
 		pass(2 * time.Hour)
@@ -341,9 +352,9 @@ func TestShedderFarDeadlines(t *testing.T) {
 			t.Errorf("%d in flight, limit %d, want none and a limit", inFlight, limit)
 		}
 		// A look after longer than the ring is long still finds every call that was in it.
-		other := resilience.NewShedder(shedderConfig())
+		other := newShedder()
 		for at := range 20 {
-			_, _ = admit(other, time.Now().Add(time.Duration(at+1)*2*time.Second))
+			_, _ = other.admit(time.Now().Add(time.Duration(at+1) * 2 * time.Second))
 		}
 		pass(52 * time.Second)
 		if inFlight, limit := other.Load(); inFlight != 20 || limit == 0 {
@@ -356,14 +367,14 @@ func TestShedderFarDeadlines(t *testing.T) {
 func TestShedderExtremeDeadlines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := resilience.NewShedder(shedderConfig())
+		s := newShedder()
 		pass(time.Hour)
 		reach := 1024 * 50 * time.Millisecond
 		for _, from := range []time.Duration{0, time.Nanosecond, 50 * time.Millisecond, time.Hour, 2562047 * time.Hour, math.MaxInt64} {
 			for _, around := range []time.Duration{0, reach} {
-				for _, deadline := range []time.Time{time.Now().Add(around).Add(from), time.Now().Add(around).Add(-from), {}} {
+				for _, deadline := range []time.Time{time.Now().Add(around).Add(from), time.Now().Add(around).Add(-from), time.Time{}.Add(1), {}} {
 					for range 100 { // one that is not counted out by the slot it was counted into would be evidence
-						permit, _ := admit(s, deadline)
+						permit, _ := s.admit(deadline)
 						permit.End(resilience.InTime)
 					}
 				}
@@ -381,12 +392,12 @@ func TestShedderConcurrently(t *testing.T) {
 	t.Parallel()
 	config := shedderConfig()
 	config.MinCalls, config.Window = 1, time.Millisecond
-	s := resilience.NewShedder(config)
+	s := &shedder{Shedder: resilience.NewShedder(config)}
 	var running sync.WaitGroup
 	for number := range 8 {
 		running.Go(func() {
 			for round := range 2000 {
-				if permit, ok := admit(s, time.Now().Add(time.Duration(round%3)*time.Millisecond)); ok {
+				if permit, ok := s.admit(time.Now().Add(time.Duration(round%3) * time.Millisecond)); ok {
 					permit.End(resilience.Outcome((number + round) % 3))
 				}
 			}
@@ -400,11 +411,11 @@ func TestShedderConcurrently(t *testing.T) {
 
 // TestShedderAllocations: a call is counted without an allocation, whether or not load is shed.
 func TestShedderAllocations(t *testing.T) {
-	s := resilience.NewShedder(shedderConfig())
+	s := newShedder()
 	for _, outcome := range []resilience.Outcome{resilience.InTime, resilience.OutOfTime} {
 		if n := testing.AllocsPerRun(1000, func() {
-			if permit, ok := s.Admit(); ok {
-				permit.Begin(time.Now().Add(time.Second))
+			if permit, ok := s.Admit(&s.method); ok {
+				permit.Begin(0, time.Now().Add(time.Second))
 				permit.End(outcome)
 			}
 		}); n > 0 {

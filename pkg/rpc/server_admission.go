@@ -51,8 +51,10 @@ func neverShed(service string) bool {
 }
 
 // guard has next serve the calls that the server takes on, and rejects the others before anything of them is read but the header. A call counts
-// from here until it ends, by a panic too. It stands behind inTime, whose stream knows the deadline and when the message has arrived.
+// from here until it ends, by a panic too. It is for calls of one method, and stands behind inTime, whose stream knows the deadline and when the
+// message has arrived.
 func (a *admission) guard(next connect.ServerFunc) connect.ServerFunc {
+	var method resilience.Method
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if a.max > 0 {
 			if !a.enter() {
@@ -64,14 +66,18 @@ func (a *admission) guard(next connect.ServerFunc) connect.ServerFunc {
 		if !ok || a.shedder == nil || spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec, stream)
 		}
-		if timely.permit, ok = a.shedder.Admit(); !ok {
+		if timely.permit, ok = a.shedder.Admit(&method); !ok {
 			return a.reject(ctx, spec, "it has more calls than it can serve before their deadlines")
 		}
-		began := time.Now()
-		defer func() { timely.permit.End(timely.outcome(began)) }()
-		return next(ctx, spec, stream)
+		began, err := time.Now(), errPanicked
+		defer func() { timely.permit.End(timely.outcome(began, err)) }()
+		err = next(ctx, spec, stream)
+		return err
 	}
 }
+
+// errPanicked is what a call ends with that does not return.
+var errPanicked = errors.New("the handler panicked")
 
 // enter counts a call in, unless there are as many as there may be.
 func (a *admission) enter() bool {
@@ -89,7 +95,7 @@ func (a *admission) enter() bool {
 // outcome says what the end of a call tells of the server's load. Time that passed before the message was there is not the server's. A caller
 // that gives up tells nothing, unless most of its time is over: clients let go of a call at its deadline, which they see a little earlier than
 // the server does.
-func (s *timelyStream) outcome(began time.Time) resilience.Outcome {
+func (s *timelyStream) outcome(began time.Time, err error) resilience.Outcome {
 	deadline, ok := s.ctx.Deadline()
 	left := time.Until(deadline)
 	switch {
@@ -98,6 +104,9 @@ func (s *timelyStream) outcome(began time.Time) resilience.Outcome {
 	case ok && left <= 0:
 		return resilience.OutOfTime
 	case !errors.Is(s.ctx.Err(), context.Canceled):
+		if err != nil {
+			return resilience.ErrorInTime
+		}
 		return resilience.InTime
 	case ok && left <= deadline.Sub(began)/10:
 		return resilience.OutOfTime

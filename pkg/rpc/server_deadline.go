@@ -60,12 +60,16 @@ type timelyStream struct {
 	connect.ServerStream
 
 	ctx     context.Context //nolint:containedctx // the call's
-	arrived bool            // whether a message was there in time
+	awaited time.Time       // since when the first message is waited for; zero before
+	arrived bool            // whether it was there in time
 	permit  resilience.Permit
 }
 
 // Receive receives a message in time, or fails.
 func (s *timelyStream) Receive(message any) error {
+	if s.awaited.IsZero() {
+		s.awaited = time.Now()
+	}
 	if err := s.ServerStream.Receive(message); err != nil {
 		return err
 	}
@@ -73,9 +77,8 @@ func (s *timelyStream) Receive(message any) error {
 		return err
 	}
 	s.arrived = true
-	if deadline, ok := s.ctx.Deadline(); ok {
-		s.permit.Begin(deadline)
-	}
+	deadline, _ := s.ctx.Deadline()
+	s.permit.Begin(time.Since(s.awaited), deadline)
 	return nil
 }
 

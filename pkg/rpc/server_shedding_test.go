@@ -293,6 +293,42 @@ func TestServerGoodput(t *testing.T) {
 	}
 }
 
+// TestServerSheddingImpatience: calls with less time than their method takes have no others rejected. They are of the method, not of the server.
+func TestServerSheddingImpatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		handlers := connect.NewServer()
+		for spec, takes := range map[connect.Spec]time.Duration{specEcho: time.Millisecond, specRead: 20 * time.Millisecond} {
+			handlers.Register(unary(spec, func(ctx context.Context, text string) (string, error) {
+				<-time.NewTimer(takes).C
+				return text, ctx.Err()
+			}))
+		}
+		s := newShedding(t, handlers, nil)
+		var all sync.WaitGroup
+		offer := func(calls int, spec connect.Spec, allowed time.Duration, want string) {
+			for range calls {
+				all.Go(func() {
+					if got := s.call(t.Context(), spec, allowed, strings.NewReader(`"x"`)); !strings.HasPrefix(got, want) {
+						t.Errorf("%s within %s: got %s, want %s", spec.Procedure, allowed, got, want)
+					}
+				})
+			}
+		}
+		offer(1, specRead, time.Second, "200 ")
+		for range 50 {
+			<-time.NewTimer(100 * time.Millisecond).C
+			offer(50, specEcho, time.Second, "200 ")
+			offer(10, specRead, time.Second, "200 ")
+			offer(30, specRead, 5*time.Millisecond, "504 ")
+		}
+		all.Wait()
+		if got := s.Status(); got.Rejected > 0 || got.Limit > 0 {
+			t.Errorf("status %+v, want nothing rejected", got)
+		}
+	})
+}
+
 // TestServerSheddingFarDeadline: a timeout that gRPC allows, of 292 years, is none that a server falls over.
 func TestServerSheddingFarDeadline(t *testing.T) {
 	t.Parallel()
