@@ -92,26 +92,28 @@ func (a *admission) enter() bool {
 	}
 }
 
-// outcome says what the end of a call tells of the server's load. Time that passed before the message was there is not the server's. A caller
-// that gives up tells nothing, unless most of its time is over: clients let go of a call at its deadline, which they see a little earlier than
-// the server does.
+// outcome says what the end of a call tells of the server's load. The time for which its message was waited for is not the server's; all before
+// is, with the interceptors, and also if they took so long that nobody can say when the message was there. A caller that gives up tells nothing,
+// unless most of its time is over: clients let go of a call at its deadline, which they see a little earlier than the server does.
 func (s *timelyStream) outcome(began time.Time, err error) resilience.Outcome {
 	deadline, ok := s.ctx.Deadline()
 	left := time.Until(deadline)
+	if !s.arrived && !s.awaited.IsZero() {
+		left = deadline.Sub(s.awaited)
+	}
+	canceled := errors.Is(s.ctx.Err(), context.Canceled)
 	switch {
-	case !s.arrived:
-		return resilience.Unknown
-	case ok && left <= 0:
-		return resilience.OutOfTime
-	case !errors.Is(s.ctx.Err(), context.Canceled):
-		if err != nil {
-			return resilience.ErrorInTime
+	case ok && (left <= 0 || canceled && left <= deadline.Sub(began)/10):
+		if !s.arrived {
+			s.permit.Begin(0, deadline)
 		}
-		return resilience.InTime
-	case ok && left <= deadline.Sub(began)/10:
 		return resilience.OutOfTime
-	default:
+	case canceled || !s.arrived:
 		return resilience.Unknown
+	case err != nil:
+		return resilience.ErrorInTime
+	default:
+		return resilience.InTime
 	}
 }
 

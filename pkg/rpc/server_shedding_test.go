@@ -293,6 +293,64 @@ func TestServerGoodput(t *testing.T) {
 	}
 }
 
+// TestServerSheddingInterceptors: the time that interceptors take is the server's, with the message unread, and where little is left for the handler.
+func TestServerSheddingInterceptors(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name                         string
+		take, allowed, message, left time.Duration
+		want                         bool
+	}{
+		{"all of the time", time.Second, time.Second, 0, 0, true},
+		{"more than that", 2 * time.Second, time.Second, 0, 0, true},
+		{"all but little of it", 990 * time.Millisecond, time.Second, 0, 0, true},
+		{"until the caller lets go", 950 * time.Millisecond, time.Second, time.Minute, 955 * time.Millisecond, true},
+		{"a part, and the message comes late", 900 * time.Millisecond, time.Second, 2 * time.Second, 0, false},
+		{"a part, and the caller gives up", 500 * time.Millisecond, time.Second, 0, 600 * time.Millisecond, false},
+		{"little", time.Millisecond, 10 * time.Second, 0, 0, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				taken := time.Millisecond
+				handlers := connect.NewServer(func(next connect.ServerFunc) connect.ServerFunc {
+					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+						<-time.NewTimer(taken).C
+						return next(ctx, spec, stream)
+					}
+				})
+				handlers.Register(unary(specEcho, func(ctx context.Context, text string) (string, error) {
+					<-time.NewTimer(100 * time.Millisecond).C
+					return text, ctx.Err()
+				}))
+				s := newShedding(t, handlers, nil)
+				call := func(allowed, message, left time.Duration) string {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if left > 0 {
+						defer time.AfterFunc(left, cancel).Stop()
+					}
+					body, slow := io.Pipe()
+					defer time.AfterFunc(message, func() {
+						_, _ = io.WriteString(slow, `"x"`)
+						_ = slow.Close()
+					}).Stop()
+					defer context.AfterFunc(ctx, func() { _ = slow.CloseWithError(context.Canceled) })()
+					return s.call(ctx, specEcho, allowed, body)
+				}
+				if got := call(time.Minute, 0, 0); got != `200 "x"` { // how long the method takes is known from then on
+					t.Fatalf("a patient call: got %s", got)
+				}
+				taken = row.take
+				s.each(50, func() { call(row.allowed, row.message, row.left) })
+				if got := s.Status(); got.InFlight != 0 || got.Limit > 0 != row.want {
+					t.Errorf("status %+v, want a limit: %t", got, row.want)
+				}
+			})
+		})
+	}
+}
+
 // TestServerSheddingImpatience: calls with less time than their method takes have no others rejected. They are of the method, not of the server.
 func TestServerSheddingImpatience(t *testing.T) {
 	t.Parallel()
