@@ -33,7 +33,7 @@ type ShedderConfig struct {
 //	grow     by a twentieth at a time, while they do not and others are rejected; faster beyond what failed before
 //	end      once nothing was rejected for the window
 //
-// Having given up, it lets calls run out of time for the window, and twice as long each time that it has to again, as long as most do not.
+// Having given up, it has no limit for the window, and twice as long each time that it has to again, as long as most calls are in time.
 //
 // Safe for concurrent use. It starts no goroutine and allocates nothing per call.
 type Shedder struct {
@@ -201,7 +201,7 @@ func (s *Shedder) record(now time.Duration, late lateCalls) {
 		}
 		return
 	}
-	if now < s.limit.tolerant && s.limit.mostInTime() {
+	if now < s.limit.tolerant {
 		return
 	}
 	// Its rate is above nothing once too many fail. It is brought up to date only when a permit is asked for.

@@ -31,7 +31,7 @@ type limit struct {
 	lateBefore   float64 // the share out of time that led to the last cut; 0 if there was no limit before
 
 	pause    time.Duration // how long the limit was last given up for; 0 if one was of use since
-	tolerant time.Duration // until when it is
+	tolerant time.Duration // until when it is, unless most calls are out of time
 
 	lateCalls   int // of any generation, since the last cut
 	lateAllowed time.Duration
@@ -76,12 +76,15 @@ const (
 	limitNeedless
 )
 
-// adapt raises the limit when it is time to.
+// adapt raises the limit when it is time to. Where there is none, it sees to it that a new one is not put off while most calls are out of time.
 func (l *limit) adapt(now time.Duration, config ShedderConfig) limitVerdict {
 	switch {
 	case l.calls == 0:
-		if now >= l.nextLook {
-			l.pace = config.Window
+		if now >= l.nextLook && l.inTime+l.outOfTime >= int(config.MinCalls) {
+			if !l.mostInTime() {
+				l.tolerant = now
+			}
+			l.pace = leastPace
 			l.lookAgain(now)
 		}
 		return limitStands
@@ -123,8 +126,7 @@ func (l *limit) vain() bool {
 func (l *limit) giveUp(now, window time.Duration) {
 	pause := min(max(window, 2*l.pause), longestPause*window)
 	l.end()
-	l.pause, l.tolerant = pause, now+pause
-	l.nextLook = now + window
+	l.pause, l.tolerant, l.nextLook = pause, now+pause, now+leastPace
 }
 
 // cut lowers the limit to half of what is too much: of what is in flight, or admitted, and of what the server can finish in the time that calls

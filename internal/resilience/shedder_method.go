@@ -10,6 +10,7 @@ type Method struct {
 }
 
 func (m *Method) succeeded(now, took time.Duration) {
+	took = max(took, 1) // 0 would be unknown
 	if now >= m.until {
 		m.before, m.fastest, m.until = m.fastest, took, now+time.Minute
 	}
