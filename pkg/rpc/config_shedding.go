@@ -4,9 +4,9 @@ import "time"
 
 // SheddingConfig says when a [Server] is overloaded, whereupon it takes on no more calls at a time than it can finish in time, and rejects the
 // others before their messages are read. The evidence is calls that run out of their time, which is their caller's or RequestTimeout, whichever ends
-// earlier; not errors, nor latency, nor calls with less time than any of their method took within the last minutes. The time that
-// interceptors take counts, that for which a call's message is waited for does not. So it is not for services whose unary calls wait for something until
-// their deadline, as in long polling.
+// earlier; not errors, nor latency, nor calls with less time than any of their method took within the last minutes. The time that interceptors take
+// counts, that for which a call's message is waited for does not. So it is not for services whose unary calls wait for something until their
+// deadline, as in long polling.
 //
 // Calls of grpc.health.v1 and grpc.reflection are never rejected, and streams, which have no time to run out of, only by MaxConcurrentCalls.
 // Nor are calls in process, which come by no [Server].

@@ -154,6 +154,76 @@ func TestServerSheddingEvidence(t *testing.T) {
 	}
 }
 
+// TestServerSheddingConfig: each key, other than at its default, decides.
+func TestServerSheddingConfig(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name           string
+		set            func(*rpc.SheddingConfig)
+		inTime, late   int
+		pause          time.Duration // before as many are late again
+		again          int
+		after          time.Duration
+		want, byItself bool // whether there is a limit, and whether there would be by the default
+	}{
+		{"failure_rate above", func(c *rpc.SheddingConfig) { c.FailureRate = 0.5 }, 60, 40, 0, 0, 0, false, true},
+		{"failure_rate below", func(c *rpc.SheddingConfig) { c.FailureRate = 0.02 }, 95, 5, 0, 0, 0, true, false},
+		{"min_calls above", func(c *rpc.SheddingConfig) { c.MinCalls = 100 }, 0, 50, 0, 0, 0, false, true},
+		{"min_calls below", func(c *rpc.SheddingConfig) { c.MinCalls = 5 }, 0, 10, 0, 0, 0, true, false},
+		{"window longer", func(c *rpc.SheddingConfig) { c.Window = time.Minute }, 0, 12, 30 * time.Second, 12, 0, true, false},
+		{"window shorter", func(c *rpc.SheddingConfig) { c.Window = time.Second }, 0, 12, 5 * time.Second, 12, 0, false, true},
+		{"window longer, at the end", func(c *rpc.SheddingConfig) { c.Window = time.Minute }, 0, 50, 0, 0, 30 * time.Second, true, false},
+		{"window shorter, at the end", func(c *rpc.SheddingConfig) { c.Window = time.Second }, 0, 50, 0, 0, 5 * time.Second, false, true},
+	} {
+		for _, byDefault := range []bool{false, true} {
+			t.Run(fmt.Sprint(row.name, ", default ", byDefault), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					words, handlers := newWords()
+					words.entered, words.left = make(chan string, 1000), make(chan error, 1000)
+					want := row.byItself
+					s := newShedding(t, handlers, func(config *rpc.ServerConfig) {
+						if !byDefault {
+							want = row.want
+							row.set(&config.Shedding)
+						}
+					})
+					late := func() { s.call(t.Context(), specHang, time.Second, strings.NewReader(`"x"`)) }
+					s.each(row.inTime, func() { s.call(t.Context(), specEcho, time.Second, strings.NewReader(`"x"`)) })
+					s.each(row.late, late)
+					<-time.NewTimer(row.pause).C
+					s.each(row.again, late)
+					<-time.NewTimer(row.after).C
+					if got := s.Status(); got.Limit > 0 != want {
+						t.Errorf("status %+v, want a limit: %t", got, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestServerShedsUnknownMethods: of a known service, they are the caller's to serve, and count.
+func TestServerShedsUnknownMethods(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		words, handlers := newWords()
+		s := newShedding(t, handlers, func(config *rpc.ServerConfig) { config.MaxConcurrentCalls = 1 })
+		unknown := connect.Spec{Procedure: "/test.v1.Words/Unheard"}
+		if got := s.call(t.Context(), unknown, 0, strings.NewReader("{}")); !strings.Contains(got, `"unimplemented"`) {
+			t.Errorf("got %s, want it unimplemented", got)
+		}
+		var busy sync.WaitGroup
+		busy.Go(func() { s.call(t.Context(), specHang, 0, strings.NewReader(`"x"`)) })
+		<-words.entered
+		if got := s.call(t.Context(), unknown, 0, strings.NewReader("{}")); !strings.Contains(got, `"resource_exhausted"`) {
+			t.Errorf("with as many calls as there may be: got %s, want it rejected", got)
+		}
+		close(words.release)
+		busy.Wait()
+	})
+}
+
 // TestServerSheds: a call beyond the limit is rejected, health is not, streams are not; and when the load is less, all are served. The log says
 // when it begins and when it ends.
 func TestServerSheds(t *testing.T) {
@@ -293,7 +363,8 @@ func TestServerGoodput(t *testing.T) {
 	}
 }
 
-// TestServerSheddingInterceptors: the time that interceptors take is the server's, with the message unread, and where little is left for the handler.
+// TestServerSheddingInterceptors: the time that interceptors take is the server's, with the message unread, and where little is left for the
+// handler.
 func TestServerSheddingInterceptors(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -358,6 +429,9 @@ func TestServerSheddingImpatience(t *testing.T) {
 		handlers := connect.NewServer()
 		for spec, takes := range map[connect.Spec]time.Duration{specEcho: time.Millisecond, specRead: 20 * time.Millisecond} {
 			handlers.Register(unary(spec, func(ctx context.Context, text string) (string, error) {
+				if text == "bad" {
+					return "", connect.NewError(connect.CodeInvalidArgument, "bad")
+				}
 				<-time.NewTimer(takes).C
 				return text, ctx.Err()
 			}))
@@ -374,11 +448,24 @@ func TestServerSheddingImpatience(t *testing.T) {
 			}
 		}
 		offer(1, specRead, time.Second, "200 ")
+		s.call(t.Context(), specRead, time.Second, strings.NewReader(`"bad"`)) // which says not how fast it can be
 		for range 50 {
 			<-time.NewTimer(100 * time.Millisecond).C
 			offer(50, specEcho, time.Second, "200 ")
 			offer(10, specRead, time.Second, "200 ")
 			offer(30, specRead, 5*time.Millisecond, "504 ")
+			for range 20 { // of whose time most is over when the message is there
+				all.Go(func() {
+					body, slow := io.Pipe()
+					time.AfterFunc(50*time.Millisecond, func() {
+						_, _ = io.WriteString(slow, `"x"`)
+						_ = slow.Close()
+					})
+					if got := s.call(t.Context(), specRead, 55*time.Millisecond, body); !strings.HasPrefix(got, "504 ") {
+						t.Errorf("got %s, want it out of time", got)
+					}
+				})
+			}
 		}
 		all.Wait()
 		if got := s.Status(); got.Rejected > 0 || got.Limit > 0 {
