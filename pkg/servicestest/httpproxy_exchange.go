@@ -135,6 +135,19 @@ func hold(response *http.Response) error {
 	return err
 }
 
+// endsWithHeaders reports whether nothing comes after the headers, not even an empty piece of a body: so does gRPC send a status alone, and
+// other ends it takes for no status at all.
+func endsWithHeaders(response *http.Response) bool {
+	if response.Body == http.NoBody {
+		return true
+	}
+	if response.ContentLength != 0 {
+		return false
+	}
+	_, err := response.Body.Read(make([]byte, 1)) // What HTTP/2 has there looks like any other body, and there may be trailers.
+	return errors.Is(err, io.EOF) && len(response.Trailer) == 0
+}
+
 // respond passes the response on.
 func (x *exchange) respond(response *http.Response) {
 	dropHopHeaders(response.Header)
@@ -144,7 +157,7 @@ func (x *exchange) respond(response *http.Response) {
 	}
 	x.w.WriteHeader(response.StatusCode)
 	flush := http.NewResponseController(x.w).Flush
-	if response.Body == http.NoBody || flush() != nil {
+	if endsWithHeaders(response) || flush() != nil {
 		return
 	}
 	buffer := make([]byte, 32<<10)

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
+	"golang.org/x/net/http2"
+
 	"github.com/0x1d/goplt/pkg/servicestest"
 )
 
@@ -208,5 +211,43 @@ func TestHTTPProxyHTTP1Only(t *testing.T) {
 	expectHello(t, by(fresh))
 	if got := gateway.Requests("*"); got != 4 {
 		t.Errorf("%d requests were counted, want 4: a preface is none", got)
+	}
+}
+
+// TestHTTPProxyEndsAsTheServer: an answer ends as the server ends it, be it cut off, or a status alone, which gRPC sends without a body.
+func TestHTTPProxyEndsAsTheServer(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer func(conn *servicestest.HTTP2Conn, stream uint32)
+		expect func(got *answered) bool
+	}{
+		"cut off": {func(conn *servicestest.HTTP2Conn, stream uint32) {
+			conn.Begin(stream)
+			conn.Message(stream, []byte("half"))
+			conn.Reset(stream, http2.ErrCodeInternal)
+		}, func(got *answered) bool { return got.body == "\x00\x00\x00\x00\x04half" && got.err != nil }},
+		"a status alone": {func(conn *servicestest.HTTP2Conn, stream uint32) {
+			conn.Headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "5")
+		}, func(got *answered) bool {
+			return got.ContentLength == 0 && got.Header.Get("Grpc-Status") == "5" && got.err == nil
+		}},
+		"trailers of an empty body": {func(conn *servicestest.HTTP2Conn, stream uint32) {
+			conn.Headers(stream, false, ":status", "200", "content-type", "application/grpc", "content-length", "0")
+			conn.End(stream, connect.CodeNotFound)
+		}, func(got *answered) bool {
+			return got.body == "" && got.Trailer.Get("Grpc-Status") == "5" && got.err == nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := servicestest.StartHTTP2(t, func(conn *servicestest.HTTP2Conn) {
+				conn.Greet()
+				for request, ok := conn.Next(); ok; request, ok = conn.Next() {
+					test.answer(conn, request.Stream)
+				}
+			})
+			gateway := servicestest.StartHTTPProxy(t, server.URL)
+			if got, err := grpcPost(t, speaking(t, "HTTP/2.0"), gateway.URL); err != nil || !test.expect(got) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
 	}
 }
