@@ -1,6 +1,7 @@
 package servicestest
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -59,8 +60,13 @@ func Rate(share float64) FaultOption {
 // protocol.
 func GRPCOnly() FaultOption { return func(fault *Fault) { fault.grpcOnly = true } }
 
-// AfterExecution lets the handler run before the fault strikes, so that the call had its effect and the answer is late or lost. By
-// default, the fault strikes before the handler runs.
+// AfterExecution lets the handler run before the fault strikes, so that the call had its effect and the answer, be it an error, is late or
+// lost. By default, the fault strikes before the handler runs.
+//
+// Which calls it strikes is decided when they arrive. Their answers are held back to the end, headers included, and those of other calls are
+// not: a stream whose client waits for something before it sends more gets no further, and ends by its deadline. [Fault.Hits] counts a
+// call when its answer is struck. One that has none, because the client has gone or another fault ended it, leaves its strike to a later
+// call; one that never ends keeps it.
 func AfterExecution() FaultOption { return func(fault *Fault) { fault.when = afterExecution } }
 
 // Hits returns how many calls the fault struck.
@@ -96,8 +102,8 @@ func hasName(procedure, name string) bool {
 	return name == short || name == short+"."+method
 }
 
-// take counts a strike, if one is due and left.
-func (f *Fault) take() bool {
+// reserve reports whether the fault is to strike a call: whether a strike is due and left. It is no other call's until it is given back.
+func (f *Fault) reserve() bool {
 	f.set.mu.Lock()
 	defer f.set.mu.Unlock()
 	if f.left == 0 {
@@ -111,8 +117,30 @@ func (f *Fault) take() bool {
 	if f.left > 0 {
 		f.left--
 	}
-	f.hits++
 	return true
+}
+
+// giveBack leaves a strike that was reserved to the next call.
+func (f *Fault) giveBack() {
+	f.set.mu.Lock()
+	defer f.set.mu.Unlock()
+	f.due++
+	if f.left >= 0 {
+		f.left++
+	}
+}
+
+// hit counts a strike that was reserved, and reports false if the fault has been removed since.
+func (f *Fault) hit() bool {
+	f.set.mu.Lock()
+	defer f.set.mu.Unlock()
+	select {
+	case <-f.gone:
+		return false
+	default:
+		f.hits++
+		return true
+	}
 }
 
 // faultSet are faults in the order in which they were added.
@@ -145,17 +173,66 @@ func (s *faultSet) add(fault *Fault, opts []FaultOption) *Fault {
 	return fault
 }
 
-// striking returns the faults that may strike a call at a moment.
-func (s *faultSet) striking(call struck, when moment) []*Fault {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var striking []*Fault
-	for _, fault := range s.faults {
-		if fault.when == when && fault.left != 0 && fault.strikes(call) {
-			striking = append(striking, fault)
+// strike yields the faults that strike a call before its execution, each as it does.
+func (s *faultSet) strike(call struck) iter.Seq[*Fault] {
+	return func(yield func(*Fault) bool) {
+		for _, fault := range s.matching(call, beforeExecution) {
+			if fault.reserve() && fault.hit() && !yield(fault) {
+				return
+			}
 		}
 	}
-	return striking
+}
+
+// choose returns the faults that are to strike a call after its execution, which is about to begin: its answer has to be held back for them,
+// and must not be if there are none.
+func (s *faultSet) choose(call struck) *chosen {
+	c := new(chosen)
+	for _, fault := range s.matching(call, afterExecution) {
+		if fault.reserve() {
+			c.faults = append(c.faults, fault)
+		}
+	}
+	return c
+}
+
+// matching returns the faults that may strike a call at a moment.
+func (s *faultSet) matching(call struck, when moment) []*Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var matching []*Fault
+	for _, fault := range s.faults {
+		if fault.when == when && fault.strikes(call) {
+			matching = append(matching, fault)
+		}
+	}
+	return matching
+}
+
+// chosen are faults that are to strike one call once it is executed. Release them when it is over, struck or not.
+type chosen struct{ faults []*Fault }
+
+func (c *chosen) none() bool { return len(c.faults) == 0 }
+
+// strike yields the faults, each as it strikes.
+func (c *chosen) strike() iter.Seq[*Fault] {
+	return func(yield func(*Fault) bool) {
+		for len(c.faults) > 0 {
+			fault := c.faults[0]
+			c.faults = c.faults[1:]
+			if fault.hit() && !yield(fault) {
+				return
+			}
+		}
+	}
+}
+
+// release leaves to later calls what has not struck.
+func (c *chosen) release() {
+	for _, fault := range c.faults {
+		fault.giveBack()
+	}
+	c.faults = nil
 }
 
 // clear removes all faults.

@@ -2,6 +2,7 @@ package servicestest
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -69,11 +70,8 @@ func delay(ctx context.Context, d time.Duration, gone <-chan struct{}) error {
 }
 
 // strike has faults strike a call, until one ends it.
-func (f *Faults) strike(ctx context.Context, faults []*Fault) error {
-	for _, fault := range faults {
-		if !fault.take() {
-			continue
-		}
+func (f *Faults) strike(ctx context.Context, faults iter.Seq[*Fault]) error {
+	for fault := range faults {
 		if err := fault.inServer(ctx, f, fault.gone); err != nil {
 			return err
 		}
@@ -89,45 +87,27 @@ func (f *Faults) Interceptor() connect.ServerInterceptor {
 			if info, ok := connect.CallInfoForServerContext(ctx); ok {
 				call.grpc = info.Protocol == connect.ProtocolNameGRPC
 			}
-			if err := f.strike(ctx, f.set.striking(call, beforeExecution)); err != nil {
+			if err := f.strike(ctx, f.set.strike(call)); err != nil {
 				return err
 			}
-			after := f.set.striking(call, afterExecution)
-			if len(after) == 0 {
+			after := f.set.choose(call)
+			if after.none() {
 				return next(ctx, spec, stream)
 			}
+			defer after.release()
 			// The answer is held back until it is clear that there is to be one: a call that was answered cannot fail any more.
-			held := &heldStream{ServerStream: stream}
-			if err := next(ctx, spec, held); err != nil {
+			held := &heldStream{ServerStream: stream, ctx: ctx}
+			answer := next(ctx, spec, held)
+			if ctx.Err() != nil {
+				return answer // to nobody
+			}
+			if err := f.strike(ctx, after.strike()); err != nil {
 				return err
 			}
-			if err := f.strike(ctx, after); err != nil {
+			if err := held.release(); err != nil {
 				return err
 			}
-			return held.release()
+			return answer
 		}
 	}
-}
-
-// heldStream keeps the messages that a handler sends.
-type heldStream struct {
-	connect.ServerStream
-
-	messages []any
-}
-
-func (s *heldStream) SendHeaders() error { return nil }
-
-func (s *heldStream) Send(message any) error {
-	s.messages = append(s.messages, message)
-	return nil
-}
-
-func (s *heldStream) release() error {
-	for _, message := range s.messages {
-		if err := s.ServerStream.Send(message); err != nil {
-			return err
-		}
-	}
-	return nil
 }

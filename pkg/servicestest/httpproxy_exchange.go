@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"iter"
 	"maps"
 	"net/http"
 	"strings"
+	"testing/iotest"
 )
 
 // exchange is a request on its way through the proxy, and its response.
@@ -40,9 +42,11 @@ func (p *HTTPProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{proxy: p, w: w, r: r, call: struck{
 		procedure: r.URL.Path, grpc: kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+"),
 	}}
-	if x.strike(beforeExecution) {
+	if x.strike(p.faults.strike(x.call)) {
 		return
 	}
+	after := p.faults.choose(x.call)
+	defer after.release()
 	// Requests and responses may stream at the same time. HTTP/2 has it so anyway, and says that it cannot be switched on.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	response, err := x.roundTrip()
@@ -54,23 +58,21 @@ func (p *HTTPProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer response.Body.Close()
-	if x.awaitsExecution() {
-		if err := hold(response); err != nil {
+	if !after.none() {
+		hold(response)
+		if r.Context().Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
-		if x.strike(afterExecution) {
+		if x.strike(after.strike()) {
 			return
 		}
 	}
 	x.respond(response)
 }
 
-// strike has the faults of a moment strike, and reports whether that was the end of the exchange.
-func (x *exchange) strike(when moment) bool {
-	for _, fault := range x.proxy.faults.striking(x.call, when) {
-		if !fault.take() {
-			continue
-		}
+// strike has faults strike, and reports whether that was the end of the exchange.
+func (x *exchange) strike(faults iter.Seq[*Fault]) bool {
+	for fault := range faults {
 		fault.inProxy(x.r.Context(), x, fault.gone)
 		switch {
 		case x.dropped:
@@ -84,11 +86,6 @@ func (x *exchange) strike(when moment) bool {
 		}
 	}
 	return false
-}
-
-// awaitsExecution reports whether the response has to be held back, because there are faults that may take its place.
-func (x *exchange) awaitsExecution() bool {
-	return len(x.proxy.faults.striking(x.call, afterExecution)) > 0
 }
 
 // roundTrip passes the request on.
@@ -125,14 +122,20 @@ func dropHopHeaders(header http.Header) {
 	}
 }
 
-// hold reads a response to its end, at which the call has been executed.
-func hold(response *http.Response) error {
+// hold reads a response to its end, at which the call has been executed. It ends again as it did, be it cut off.
+func hold(response *http.Response) {
+	if response.Body == http.NoBody {
+		return
+	}
 	body, err := io.ReadAll(response.Body)
+	held := io.Reader(bytes.NewReader(body))
+	if err != nil {
+		held = io.MultiReader(held, iotest.ErrReader(err))
+	}
 	response.Body = struct {
 		io.Reader
 		io.Closer
-	}{bytes.NewReader(body), response.Body}
-	return err
+	}{held, response.Body}
 }
 
 // endsWithHeaders reports whether nothing comes after the headers, not even an empty piece of a body: so does gRPC send a status alone, and

@@ -1,11 +1,14 @@
 package servicestest_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -214,7 +217,7 @@ func TestHTTPProxyHTTP1Only(t *testing.T) {
 	}
 }
 
-// TestHTTPProxyEndsAsTheServer: an answer ends as the server ends it, be it cut off, or a status alone, which gRPC sends without a body.
+// TestHTTPProxyEndsAsTheServer: an answer ends as the server ends it, late or not: be it cut off, or a status alone, which gRPC sends without a body.
 func TestHTTPProxyEndsAsTheServer(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(conn *servicestest.HTTP2Conn, stream uint32)
@@ -245,8 +248,74 @@ func TestHTTPProxyEndsAsTheServer(t *testing.T) {
 				}
 			})
 			gateway := servicestest.StartHTTPProxy(t, server.URL)
-			if got, err := grpcPost(t, speaking(t, "HTTP/2.0"), gateway.URL); err != nil || !test.expect(got) {
-				t.Errorf("got %+v, %v", got, err)
+			fault := gateway.Delay("*", time.Millisecond, servicestest.AfterExecution(), servicestest.Times(1))
+			for _, when := range []string{"late", "in time"} {
+				if got, err := grpcPost(t, speaking(t, "HTTP/2.0"), gateway.URL); err != nil || !test.expect(got) {
+					t.Errorf("%s: got %+v, %v", when, got, err)
+				}
+			}
+			if fault.Hits() != 1 {
+				t.Errorf("%d hits, want 1", fault.Hits())
+			}
+		})
+	}
+}
+
+// TestHTTPProxyReservesStrikes: a request has its strike from the beginning, and leaves it to a later one if there is no answer to be struck.
+func TestHTTPProxyReservesStrikes(t *testing.T) {
+	for name, began := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": false, "HTTP/1.1 late": true, "HTTP/2.0 late": true} { // the first answer
+		t.Run(name, func(t *testing.T) {
+			proto, _, _ := strings.Cut(name, " ")
+			entered, requests := make(chan struct{}), new(atomic.Int64)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) == 1 {
+					if began {
+						_ = http.NewResponseController(w).Flush()
+					}
+					close(entered)
+					_, _ = io.Copy(io.Discard, r.Body) // or net/http would not look whether the client has gone
+					<-r.Context().Done()
+				}
+				_, _ = io.WriteString(w, "hello")
+			}))
+			server.Config.Protocols = new(http.Protocols)
+			server.Config.Protocols.SetHTTP1(true)
+			server.Config.Protocols.SetUnencryptedHTTP2(true)
+			server.Start()
+			t.Cleanup(server.Close)
+			gateway := servicestest.StartHTTPProxy(t, server.URL)
+			fault := gateway.InjectStatus("*", http.StatusBadGateway, servicestest.AfterExecution(), servicestest.Times(1))
+			client := speaking(t, proto)
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error, 1)
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, gateway.URL+procedure, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				response, err := client.Do(request)
+				if err == nil {
+					response.Body.Close()
+				}
+				left <- err
+			}()
+			<-entered
+			call := func() (*answered, error) { return post(t, client, gateway.URL, grpcType) }
+			expectHello(t, call)
+			leave()
+			if err := <-left; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want canceled", err)
+			}
+			awaitThat(t, "the strike to be left to another request", func() bool {
+				got, err := call()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got.StatusCode == http.StatusBadGateway
+			})
+			expectHello(t, call)
+			if fault.Hits() != 1 {
+				t.Errorf("%d hits, want 1", fault.Hits())
 			}
 		})
 	}
