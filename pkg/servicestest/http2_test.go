@@ -207,6 +207,26 @@ func TestHTTP2EarlyResponse(t *testing.T) {
 	}
 }
 
+// TestHTTP2NextHeadersAgain: each call returns another request, though none was asked for as a whole in between.
+func TestHTTP2NextHeadersAgain(t *testing.T) {
+	server := servicestest.StartHTTP2(t, func(conn *servicestest.HTTP2Conn) {
+		conn.Greet()
+		for range 3 {
+			if request, ok := conn.NextHeaders(); ok {
+				conn.Answer(request.Stream, wrapperspb.String(fmt.Sprintf("%d/%d", conn.Number, request.Stream)))
+			}
+		}
+		conn.Drain()
+	})
+	client := speaking(t, "HTTP/2.0")
+	for _, want := range []string{"1/1", "1/3", "1/5"} {
+		got, err := grpcPost(t, client, server.URL)
+		if err != nil || got.err != nil || !strings.HasSuffix(got.body, want) {
+			t.Fatalf("got %+v, %v, want the answer %s", got, err, want)
+		}
+	}
+}
+
 // TestHTTP2Frames: the server's SETTINGS are the script's, and a script that waits for requests answers pings.
 func TestHTTP2Frames(t *testing.T) {
 	server := servicestest.StartHTTP2(t, func(conn *servicestest.HTTP2Conn) {
