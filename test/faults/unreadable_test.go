@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
@@ -95,6 +96,12 @@ func (bad unreadable) expect(t *testing.T, transport *rpc.Transport, gateway *se
 			}
 			expectAtRest(t, transport)
 		}
+	}
+	// Whether the last connection is one of those that are of no use depends on how far it got when the client gave up. So let it be a good one.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if health, err := rpc.CheckHealth(ctx, transport, ""); err != nil || health != rpc.HealthServing {
+		t.Errorf("a call that can be read: %v, %v", health, err)
 	}
 	await(t, "connections that are of no use to be closed", func() bool { return gateway.Open.Load() == 1 })
 }
