@@ -2,7 +2,7 @@
 // tests them and tests with them.
 //
 //	Platform    the in-memory services and the state that they share: users, sessions, tokens, grants, log
-//	Start       a server on a real socket that hosts a Platform, and clients connected to it, for the life of a test
+//	Start       a server on a real socket that hosts a Platform, or several, and clients connected to it, for the life of a test
 //	RunSuite    what every implementation of the services, and every client of them, must do
 //
 // A [Platform] hashes passwords with argon2id, signs its access tokens and lets them expire, rotates refresh tokens and notices their

@@ -14,32 +14,33 @@ import (
 type Faults struct {
 	conns connections
 	set   faultSet
+	among []*Faults // those of the instances that these are of, which have the connections
 }
 
-// serverEffect is what a fault does to a call in the server. An error ends the call. gone is closed when the fault is removed.
-type serverEffect func(ctx context.Context, f *Faults, gone <-chan struct{}) error
+// serverEffect is what a fault does to a call in the server that has conns. An error ends the call. gone is closed when the fault is removed.
+type serverEffect func(ctx context.Context, conns *connections, gone <-chan struct{}) error
 
 // NewFaults returns faults of which there are none yet.
 func NewFaults() *Faults { return &Faults{conns: newConnections()} }
 
 // Fail fails calls with a status code and the message "injected fault".
 func (f *Faults) Fail(procedure string, code connect.Code, opts ...FaultOption) *Fault {
-	return f.add(procedure, opts, func(context.Context, *Faults, <-chan struct{}) error {
+	return f.add(procedure, opts, func(context.Context, *connections, <-chan struct{}) error {
 		return connect.NewError(code, "injected fault")
 	})
 }
 
 // Delay makes calls wait for d, or until their context ends, before they go on.
 func (f *Faults) Delay(procedure string, d time.Duration, opts ...FaultOption) *Fault {
-	return f.add(procedure, opts, func(ctx context.Context, _ *Faults, gone <-chan struct{}) error { return delay(ctx, d, gone) })
+	return f.add(procedure, opts, func(ctx context.Context, _ *connections, gone <-chan struct{}) error { return delay(ctx, d, gone) })
 }
 
 // Drop resets the connection that a call came over instead of answering, which takes the other calls on it along. A call that came
 // over no connection of the [Faults.Listener], such as one in the same process, fails with [connect.CodeUnavailable].
 func (f *Faults) Drop(procedure string, opts ...FaultOption) *Fault {
-	return f.add(procedure, opts, func(ctx context.Context, f *Faults, _ <-chan struct{}) error {
+	return f.add(procedure, opts, func(ctx context.Context, conns *connections, _ <-chan struct{}) error {
 		if info, ok := connect.CallInfoForServerContext(ctx); ok {
-			f.conns.reset(info.PeerAddr)
+			conns.reset(info.PeerAddr)
 		}
 		return connect.NewError(connect.CodeUnavailable, "injected fault: connection dropped")
 	})
@@ -47,7 +48,13 @@ func (f *Faults) Drop(procedure string, opts ...FaultOption) *Fault {
 
 // DropConnections resets all connections that are open now, with the calls on them, and returns how many there were. New ones are
 // accepted.
-func (f *Faults) DropConnections() int { return f.conns.resetAll() }
+func (f *Faults) DropConnections() int {
+	dropped := f.conns.resetAll()
+	for _, one := range f.among {
+		dropped += one.DropConnections()
+	}
+	return dropped
+}
 
 // Clear removes all faults.
 func (f *Faults) Clear() { f.set.clear() }
@@ -70,9 +77,9 @@ func delay(ctx context.Context, d time.Duration, gone <-chan struct{}) error {
 }
 
 // strike has faults strike a call, until one ends it.
-func (f *Faults) strike(ctx context.Context, faults iter.Seq[*Fault]) error {
+func (c *connections) strike(ctx context.Context, faults iter.Seq[*Fault]) error {
 	for fault := range faults {
-		if err := fault.inServer(ctx, f, fault.gone); err != nil {
+		if err := fault.inServer(ctx, c, fault.gone); err != nil {
 			return err
 		}
 	}
@@ -80,14 +87,17 @@ func (f *Faults) strike(ctx context.Context, faults iter.Seq[*Fault]) error {
 }
 
 // Interceptor returns what injects the faults into the calls of a server.
-func (f *Faults) Interceptor() connect.ServerInterceptor {
+func (f *Faults) Interceptor() connect.ServerInterceptor { return f.interceptor(&f.conns) }
+
+// interceptor injects the faults into the calls of a server that has conns.
+func (f *Faults) interceptor(conns *connections) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			call := struck{procedure: spec.Procedure}
 			if info, ok := connect.CallInfoForServerContext(ctx); ok {
 				call.grpc = info.Protocol == connect.ProtocolNameGRPC
 			}
-			if err := f.strike(ctx, f.set.strike(call)); err != nil {
+			if err := conns.strike(ctx, f.set.strike(call)); err != nil {
 				return err
 			}
 			after := f.set.choose(call)
@@ -101,7 +111,7 @@ func (f *Faults) Interceptor() connect.ServerInterceptor {
 			if ctx.Err() != nil {
 				return answer // to nobody
 			}
-			if err := f.strike(ctx, after.strike()); err != nil {
+			if err := conns.strike(ctx, after.strike()); err != nil {
 				return err
 			}
 			if err := held.release(); err != nil {

@@ -1,15 +1,8 @@
 package servicestest
 
 import (
-	"cmp"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
-	"net/netip"
-	"slices"
+	"fmt"
 	"testing"
-
-	"connectrpc.com/connect/v2"
 
 	adapters "github.com/0x1d/goplt/internal/services"
 	"github.com/0x1d/goplt/pkg/registry"
@@ -18,7 +11,7 @@ import (
 	"github.com/0x1d/goplt/pkg/services"
 )
 
-// Running is a server with the four services on a real socket, and clients connected to it.
+// Running is a server with the four services on a real socket, or several, and clients connected to it.
 type Running struct {
 	// Auth is a client of the auth service.
 	Auth services.AuthServiceClient
@@ -32,6 +25,8 @@ type Running struct {
 	Platform *Platform
 	// Registry is where the clients find the server, for further clients to find it. It is closed when the test ends.
 	Registry registry.ServiceRegistry
+	// Instances are the servers, one unless [WithInstances] says otherwise, and the same for all services. URL and Proxy are those of the first.
+	Instances []*Instance
 	// URL is where the server answers, such as "http://127.0.0.1:43210", for curl and its like.
 	URL string
 	// Proxy stands between the clients and the server if [WithProxy] says so; otherwise it is nil, and using it panics. Adding one for a
@@ -47,6 +42,7 @@ type startSettings struct {
 	hosted   Services
 	client   rpc.ClientConfig
 	proxy    bool
+	servers  int
 }
 
 type startOption func(*startSettings)
@@ -70,7 +66,7 @@ func WithProtocol(protocol rpc.Protocol) StartOption {
 	return startOption(func(s *startSettings) { s.client.Protocol = protocol })
 }
 
-// WithProxy puts an [HTTPProxy] between the clients and the server, which is [Running.Proxy].
+// WithProxy puts an [HTTPProxy] between the clients and the server, which is [Running.Proxy], or between them and each of [Running.Instances].
 func WithProxy() StartOption {
 	return startOption(func(s *startSettings) { s.proxy = true })
 }
@@ -92,89 +88,36 @@ func Start(tb testing.TB, opts ...StartOption) *Running {
 	settings := startSettings{
 		platform: []Option{WithPasswordCost(TestPasswordCost())},
 		client:   rpc.DefaultClientConfig(),
+		servers:  1,
 	}
 	for _, opt := range opts {
 		opt.applyStart(&settings)
 	}
 	running := &Running{Platform: NewPlatform(settings.platform...), faults: NewFaults()}
-	handlers := running.handlers(tb, settings.hosted)
-
-	server, err := rpc.NewServer(handlers)
-	if err != nil {
-		tb.Fatalf("servicestest: %v", err)
+	if settings.servers < 1 {
+		tb.Fatalf("servicestest: WithInstances(%d): want 1 or more", settings.servers)
 	}
-	web := httptest.NewUnstartedServer(server.Handler())
-	web.Listener = running.faults.Listener(web.Listener)
-	web.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // Of connections that faults break.
-	web.Config.Protocols = new(http.Protocols)
-	web.Config.Protocols.SetHTTP1(true)
-	web.Config.Protocols.SetUnencryptedHTTP2(true)
-	web.Start()
-	tb.Cleanup(web.Close)
-	running.URL = web.URL
-
-	addr := web.Listener.Addr().String()
-	if settings.proxy {
-		running.Proxy = StartHTTPProxy(tb, web.URL)
-		running.Proxy.faults.only(tb, append(proceduresOf(handlers), ownProcedures()...))
-		addr = running.Proxy.Addr
+	for range settings.servers {
+		running.Instances = append(running.Instances, running.start(tb, settings))
 	}
-	running.connect(tb, addr, handlers, settings.client)
+	running.URL, running.Proxy = running.Instances[0].URL, running.Instances[0].Proxy
+	running.connect(tb, settings.client)
 	return running
 }
 
-// handlers returns the services to host, behind the faults.
-func (r *Running) handlers(tb testing.TB, hosted Services) *connect.Server {
+// connect connects the clients to the servers, by way of a registry as in production.
+func (r *Running) connect(tb testing.TB, config rpc.ClientConfig) {
 	tb.Helper()
-	handlers := connect.NewServer(adapters.RecoverPanics(nil), r.faults.Interceptor())
-	adapters.RegisterAuth(handlers, cmp.Or(hosted.Auth, r.Platform.Auth()), nil)
-	adapters.RegisterIdentity(handlers, cmp.Or(hosted.Identity, r.Platform.Identity()), nil)
-	adapters.RegisterAuthz(handlers, cmp.Or(hosted.Authz, r.Platform.Authz()), nil)
-	adapters.RegisterAudit(handlers, cmp.Or(hosted.Audit, r.Platform.Audit()), nil)
-	r.faults.set.only(tb, proceduresOf(handlers))
-	return handlers
-}
-
-// proceduresOf lists the procedures of a server, sorted.
-func proceduresOf(server *connect.Server) []string {
-	var procedures []string
-	for spec := range server.Specs() {
-		procedures = append(procedures, spec.Procedure)
-	}
-	slices.Sort(procedures)
-	return procedures
-}
-
-// ownProcedures are those that [rpc.Server] has besides the services': calls of them pass through a proxy, and not through [Faults].
-func ownProcedures() []string {
-	return []string{
-		"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch",
-		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-	}
-}
-
-// only has the set refuse faults, by ending the test, whose name none of the procedures has.
-func (s *faultSet) only(tb testing.TB, procedures []string) {
-	tb.Helper()
-	s.procedures = procedures
-	s.refuse = func(name string, known []string) {
-		tb.Helper()
-		tb.Fatalf("servicestest: no procedure has the name %q, so the fault would never strike; the procedures are %q", name, known)
-	}
-}
-
-// connect connects the clients to the server, by way of a registry as in production.
-func (r *Running) connect(tb testing.TB, addr string, handlers *connect.Server, config rpc.ClientConfig) {
-	tb.Helper()
-	address, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		tb.Fatalf("servicestest: address of the server: %v", err)
-	}
 	reg := memory.New()
 	tb.Cleanup(func() { _ = reg.Close() })
 	for _, name := range services.Names() {
-		instance := registry.Instance{ID: name + "-1", Service: name, Host: address.Addr().String(), Port: int(address.Port()), Weight: 1}
-		if err := reg.Set(name, instance); err != nil {
+		var instances []registry.Instance
+		for at, server := range r.Instances {
+			instances = append(instances, registry.Instance{
+				ID: fmt.Sprintf("%s-%d", name, at+1), Service: name, Host: server.addr.Addr().String(), Port: int(server.addr.Port()), Weight: 1,
+			})
+		}
+		if err := reg.Set(name, instances...); err != nil {
 			tb.Fatalf("servicestest: register %s: %v", name, err)
 		}
 	}
@@ -183,15 +126,15 @@ func (r *Running) connect(tb testing.TB, addr string, handlers *connect.Server, 
 	factory, err := adapters.NewFactory(adapters.FactoryConfig{
 		Registry:  reg,
 		Client:    func(string) rpc.ClientConfig { return config },
-		InProcess: handlers,
+		InProcess: r.Instances[0].handlers,
 	})
 	if err != nil {
 		tb.Fatalf("servicestest: %v", err)
 	}
 	tb.Cleanup(func() {
 		r.faults.Clear() // Lets go on what a delay still holds.
-		if r.Proxy != nil {
-			r.Proxy.Clear()
+		for _, server := range r.Instances {
+			server.clear()
 		}
 		if err := factory.Close(); err != nil {
 			tb.Errorf("servicestest: close the clients: %v", err)
@@ -212,8 +155,8 @@ func must[C any](tb testing.TB, construct func() (C, error)) C {
 	return client
 }
 
-// Faults returns the faults of the server, of which there are none at first. Adding one for a procedure that the server does not have
-// ends the test.
+// Faults returns the faults of the server, or of all of [Running.Instances] together, of which there are none at first. Adding one for a
+// procedure that the server does not have ends the test.
 func (r *Running) Faults() *Faults { return r.faults }
 
 // Services returns the clients with the platform as their controls, which is what [RunSuite] takes.
