@@ -37,6 +37,23 @@ func (test errorTest) run(t *testing.T) {
 	}
 }
 
+// TestSwitchedOff: who switches something off in one layer need not take back what another says of it.
+func TestSwitchedOff(t *testing.T) {
+	const file = `
+tls: {enabled: true, ca_file: ca.pem}
+server: {tls: {enabled: true, cert_file: c.pem, key_file: k.pem}}
+admission: {max_concurrent_calls: 5, max_wait: 1s}
+methods: {goplt.auth.v1.AuthService.ValidateToken: {hedge: {delay: 1s}}}
+services:
+  auth: {tls: {enabled: false}, admission: {max_concurrent_calls: 0}, retry: {max_attempts: 1}}
+`
+	for _, variable := range []string{"GOPLT_LOG_LEVEL=debug", "GOPLT_TLS_ENABLED=false", "GOPLT_SERVER_TLS_ENABLED=false", "GOPLT_RETRY_MAX_ATTEMPTS=1"} {
+		if _, err := config.Load(inFile(t, file), []string{variable}); err != nil {
+			t.Errorf("%s: %v", variable, err)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for name, test := range map[string]errorTest{
 		"section misspelt": {
@@ -59,6 +76,17 @@ unknown key "retrys.budget_ratio" in goplt.yaml line 4: did you mean "retry.budg
 		},
 		"key of a service misspelt": {
 			file: "services: {auth: {timeouts: 3s}}", want: `unknown key "services.auth.timeouts" in goplt.yaml line 1: did you mean "services.auth.timeout"?`,
+		},
+		"TLS that nobody switched on": {
+			file: "tls: {ca_file: ca.pem}\nserver: {tls: {cert_file: c.pem, key_file: k.pem}}\nservices: {auth: {tls: {server_name: a}}}",
+			want: `tls.ca_file in goplt.yaml line 1: has no effect while tls.enabled is not set: connections would be in cleartext
+server.tls.cert_file in goplt.yaml line 2: has no effect while server.tls.enabled is not set: connections would be in cleartext
+server.tls.key_file in goplt.yaml line 2: has no effect while server.tls.enabled is not set: connections would be in cleartext
+services.auth.tls.server_name in goplt.yaml line 3: has no effect while services.auth.tls.enabled is not set: connections would be in cleartext`,
+		},
+		"a wait for nothing": {
+			file: "admission: {max_wait: 1s}",
+			want: "admission.max_wait in goplt.yaml line 1: has no effect while admission.max_concurrent_calls is not set: there would be nothing to wait for",
 		},
 		"key near nothing": {
 			file: "log: {colour: red}", want: `unknown key "log.colour" in goplt.yaml line 1; want one of format, level`,

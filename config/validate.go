@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +21,10 @@ func (c Config) Validate() error {
 	check := checker{view: viewOf(c)}
 	defaults := flatten(c.Defaults.Validate())
 	check.section("", defaults)
+	check.idle("")
 	check.discovery(c.Discovery)
 	check.section("server", flatten(c.Server.Validate()))
+	check.idle("server")
 	if c.Server.TLS.ServerName != "" {
 		check.add("server/tls/server_name", quote(c.Server.TLS.ServerName)+" has no meaning on a server; remove it", nil)
 	}
@@ -76,6 +79,28 @@ func (c *checker) oneOf(path, value string, allowed ...string) {
 	}
 }
 
+// idle refuses, in a section, what has no effect because of a switch that nobody has touched: who names an authority to trust means to be protected.
+// Who has turned the switch off, in whatever layer, may leave the rest as it is.
+func (c *checker) idle(section string) {
+	const cleartext = "connections would be in cleartext"
+	for _, key := range []struct{ name, needs, without string }{
+		{"tls/ca_file", "tls/enabled", cleartext}, {"tls/cert_file", "tls/enabled", cleartext}, {"tls/key_file", "tls/enabled", cleartext},
+		{"tls/server_name", "tls/enabled", cleartext},
+		{"admission/max_wait", "admission/max_concurrent_calls", "there would be nothing to wait for"},
+	} {
+		path, needs := join(section, key.name), join(section, key.needs)
+		if c.view.own(path) && c.set(path) && !c.set(needs) && c.view.source(needs) == sourceDefault && path != "server/tls/server_name" {
+			c.add(path, fmt.Sprintf("has no effect while %s is not set: %s", display(needs), key.without), nil)
+		}
+	}
+}
+
+// set reports whether there is a value at a path other than zero.
+func (c *checker) set(path string) bool {
+	value, ok := c.view.values[path]
+	return ok && !reflect.ValueOf(value).IsZero()
+}
+
 func (c *checker) discovery(discovery DiscoveryConfig) {
 	c.oneOf("discovery/provider", string(discovery.Provider), string(ProviderConsul), string(ProviderStatic), string(ProviderMemory))
 	c.section("discovery/consul", flatten(discovery.Consul.Validate()))
@@ -103,6 +128,7 @@ func (c *checker) service(name string, service ServiceConfig, reported []error) 
 	if err := registry.ValidateServiceName(name); err != nil {
 		c.add(path, err.Error(), err)
 	}
+	c.idle(path)
 	for _, err := range flatten(service.Client.Validate()) {
 		same := func(other error) bool { return other.Error() == err.Error() }
 		if key, _ := keyProblem(err); !slices.ContainsFunc(reported, same) || c.view.own(c.path(path, key)) {

@@ -360,8 +360,6 @@ func (c ClientConfig) Validate() error {
 	v.check("retry.budget_ratio", c.Retry.BudgetRatio > 0 && c.Retry.BudgetRatio <= 1, c.Retry.BudgetRatio, "above 0 and at most 1")
 	v.check("admission.max_concurrent_calls", c.Admission.MaxConcurrentCalls >= 0, c.Admission.MaxConcurrentCalls, "0 or more")
 	v.notNegative("admission.max_wait", c.Admission.MaxWait)
-	v.check("admission.max_wait", c.Admission.MaxWait <= 0 || c.Admission.MaxConcurrentCalls > 0, c.Admission.MaxWait,
-		"possible without admission.max_concurrent_calls, below which calls wait to be")
 	v.check("admission.adaptive", !c.Admission.Adaptive || c.Admission.MaxConcurrentCalls > 0, c.Admission.Adaptive,
 		"possible without admission.max_concurrent_calls, below which the bound moves")
 	c.Balancer.validate(&v)
@@ -381,10 +379,7 @@ func (c ClientConfig) Validate() error {
 	v.notNegative("pool.ping_interval", c.Pool.PingInterval)
 	v.positiveDuration("pool.ping_timeout", c.Pool.PingTimeout)
 	v.notNegative("pool.drain_timeout", c.Pool.DrainTimeout)
-	validateMethods(c.Methods, c.Retry.MaxAttempts, &v)
-	v.needTLS(c.TLS, "tls.ca_file", c.TLS.CAFile)
-	v.needTLS(c.TLS, "tls.cert_file", c.TLS.CertFile)
-	v.needTLS(c.TLS, "tls.server_name", c.TLS.ServerName)
+	validateMethods(c.Methods, &v)
 	v.check("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""), fmt.Sprintf("%q", c.TLS.KeyFile), "set together with tls.cert_file")
 	return v.err()
 }
@@ -435,9 +430,6 @@ func (c ServerConfig) Validate() error {
 	c.Shedding.validate(&v)
 	v.notNegative("deregister_delay", c.DeregisterDelay)
 	v.notNegative("drain_timeout", c.DrainTimeout)
-	v.needTLS(c.TLS, "tls.ca_file", c.TLS.CAFile)
-	v.needTLS(c.TLS, "tls.cert_file", c.TLS.CertFile)
-	v.needTLS(c.TLS, "tls.key_file", c.TLS.KeyFile)
 	if c.TLS.Enabled {
 		v.check("tls.cert_file", c.TLS.CertFile != "", `""`, "a file, which a server with TLS needs")
 		v.check("tls.key_file", c.TLS.KeyFile != "", `""`, "a file, which a server with TLS needs")
@@ -458,11 +450,6 @@ func (v *validation) check(key string, ok bool, value any, want string) { //noli
 	if !ok {
 		v.add(key, value, want)
 	}
-}
-
-// needTLS refuses a key below "tls" that is set while TLS is off. Whoever sets one means to be protected.
-func (v *validation) needTLS(c TLSConfig, key, value string) {
-	v.check(key, c.Enabled || value == "", fmt.Sprintf("%q", value), "possible without tls.enabled: connections would be in cleartext")
 }
 
 func (v *validation) positive(key string, value int) { v.check(key, value > 0, value, "1 or more") }

@@ -10,8 +10,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
-
-	"github.com/0x1d/goplt/internal/spelling"
 )
 
 // checkMethods returns an error, joined, for each entry of methods that can have no effect by the contracts that the program links: of a method that
@@ -64,47 +62,39 @@ func findMethods(name protoreflect.FullName, contracts *protoregistry.Files) (pr
 	return nil, nil //nolint:nilnil // nothing is known, which is no error
 }
 
-// meantBy returns the method or service that an unknown name is short for ("auth.Login", "AuthService"), or that is spelt so in the same package;
-// "" if there is none.
+// meantBy returns the method or service that an unknown name is short for: "auth.Login", "AuthService.Login" or "AuthService"; "" if there is none. One
+// that is merely spelt alike may well be a contract that the program does not link.
 func meantBy(name protoreflect.FullName, contracts *protoregistry.Files) protoreflect.FullName {
-	var known []protoreflect.FullName
+	var meant []protoreflect.FullName
 	contracts.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for at := range file.Services().Len() {
 			service := file.Services().Get(at)
-			known = append(known, service.FullName())
+			if isShort(name, service.FullName()) {
+				meant = append(meant, service.FullName())
+			}
 			for nth := range service.Methods().Len() {
-				known = append(known, service.Methods().Get(nth).FullName())
+				if method := service.Methods().Get(nth).FullName(); isShort(name, method) {
+					meant = append(meant, method)
+				}
 			}
 		}
 		return true
 	})
-	slices.Sort(known)
-	for _, meant := range known {
-		if isShort(name, meant) {
-			return meant
-		}
+	if len(meant) == 0 {
+		return ""
 	}
-	for _, meant := range known {
-		service, spelt := meant.Parent(), name.Parent()
-		if name.Name() != meant.Name() {
-			service, spelt = meant, name
-		}
-		if service.Parent() == spelt.Parent() && spelling.Distance(string(service.Name()), string(spelt.Name())) <= 2 {
-			return meant
-		}
-	}
-	return ""
+	return slices.Min(meant)
 }
 
-// isShort reports whether a name is another with parts left out, but not its last.
+// isShort reports whether a name is the end of another, or one of its parts with its last.
 func isShort(name, of protoreflect.FullName) bool {
-	for name != "" && strings.EqualFold(string(name.Name()), string(of.Name())) {
-		name, of = name.Parent(), of.Parent()
-		for name != "" && of != "" && !strings.EqualFold(string(name.Name()), string(of.Name())) {
-			of = of.Parent()
-		}
+	short, long := strings.ToLower(string(name)), strings.ToLower(string(of))
+	if strings.HasSuffix(long, "."+short) {
+		return true
 	}
-	return name == ""
+	part, last, two := strings.Cut(short, ".")
+	above, ends := strings.CutSuffix(long, "."+last)
+	return two && !strings.Contains(last, ".") && ends && slices.Contains(strings.Split(above, "."), part)
 }
 
 // otherMethods goes on from what a service does not have to what it has.

@@ -100,13 +100,13 @@ func TestCheckMethods(t *testing.T) {
 
 		{"shop.v1.Refunds.Pay", MethodConfig{Hedge: delay}, ""},
 		{"shop.v2.Orders.Get", MethodConfig{Hedge: delay}, ""},
-		{"shop.v1.Ordres.Cancel", MethodConfig{}, ""}, // may be of a service Ordres elsewhere, as Orders has no such method
-		{"shop.v1.Ordres.Get", MethodConfig{}, "methods.shop.v1.Ordres.Get: there is no such method or service; did you mean shop.v1.Orders.Get?"},
-		{"shop.v1.Ordres", MethodConfig{}, "methods.shop.v1.Ordres: there is no such method or service; did you mean shop.v1.Orders?"},
+		{"shop.v1.Ordres.Get", MethodConfig{}, ""}, // may be a contract that is not linked
+		{"shop.Orders.Get", MethodConfig{}, ""},
 		{"Orders", MethodConfig{}, "methods.Orders: there is no such method or service; did you mean shop.v1.Orders?"},
 		{"shop.Get", MethodConfig{}, "methods.shop.Get: there is no such method or service; did you mean shop.v1.Orders.Get?"},
 		{"orders.pay", MethodConfig{}, "methods.orders.pay: there is no such method or service; did you mean shop.v1.Orders.Pay?"},
 		{"Upload", MethodConfig{}, "methods.Upload: there is no such method or service; did you mean shop.v1.Payments.Upload?"},
+		{"v1.Orders.Pay", MethodConfig{}, "methods.v1.Orders.Pay: there is no such method or service; did you mean shop.v1.Orders.Pay?"},
 		{"billing.Get", MethodConfig{}, ""},
 		{"no name", MethodConfig{Hedge: delay}, ""}, // Validate has that
 		{"", MethodConfig{Hedge: delay}, ""},

@@ -52,8 +52,8 @@ type HedgeConfig struct {
 // enabled reports whether there is any hedging.
 func (h HedgeConfig) enabled() bool { return h.Delay > 0 || h.Quantile > 0 }
 
-// validateMethods checks the keys below "methods", where maxAttempts are made of a call.
-func validateMethods(methods map[string]MethodConfig, maxAttempts int, v *validation) {
+// validateMethods checks the keys below "methods".
+func validateMethods(methods map[string]MethodConfig, v *validation) {
 	for _, name := range slices.Sorted(maps.Keys(methods)) {
 		key, method := "methods."+name, methods[name]
 		if !protoreflect.FullName(name).IsValid() {
@@ -71,12 +71,7 @@ func validateMethods(methods map[string]MethodConfig, maxAttempts int, v *valida
 			v.add(key+".idempotency", idempotency, `one of "idempotent", "not_idempotent" and "", which means what the method declares`)
 		}
 		v.notNegative(key+".hedge.delay", method.Hedge.Delay)
-		v.check(key+".hedge.delay", method.Hedge.Delay <= 0 || maxAttempts != 1, method.Hedge.Delay, noHedges)
-		v.check(key+".hedge.quantile", method.Hedge.Quantile <= 0 || maxAttempts != 1, method.Hedge.Quantile, noHedges)
 		v.check(key+".hedge.quantile", 0 <= method.Hedge.Quantile && method.Hedge.Quantile < 1, method.Hedge.Quantile, "at least 0 and below 1")
 		v.check(key+".hedge.max_hedges", 0 <= method.Hedge.MaxHedges && method.Hedge.MaxHedges <= 4, method.Hedge.MaxHedges, "within 0 to 4")
 	}
 }
-
-// noHedges says why there can be none.
-const noHedges = "possible with 1 for retry.max_attempts: a hedge is the second; set it to 0"

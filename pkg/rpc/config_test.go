@@ -115,30 +115,6 @@ func TestClientConfigValidate(t *testing.T) {
 			func(c *rpc.ClientConfig) { c.TLS.KeyFile = "key.pem" },
 			`tls.key_file: "key.pem" is not set together with tls.cert_file`,
 		},
-		{
-			func(c *rpc.ClientConfig) { c.TLS.CAFile = "ca.pem" },
-			`tls.ca_file: "ca.pem" is not possible without tls.enabled: connections would be in cleartext`,
-		},
-		{
-			func(c *rpc.ClientConfig) { c.TLS.ServerName = "auth" },
-			`tls.server_name: "auth" is not possible without tls.enabled: connections would be in cleartext`,
-		},
-		{
-			func(c *rpc.ClientConfig) { c.Admission.MaxWait = time.Second },
-			"admission.max_wait: 1s is not possible without admission.max_concurrent_calls, below which calls wait to be",
-		},
-		{
-			func(c *rpc.ClientConfig) {
-				c.Retry.MaxAttempts, c.Methods = 1, map[string]rpc.MethodConfig{"a.B": {Hedge: rpc.HedgeConfig{Delay: time.Second}}}
-			},
-			"methods.a.B.hedge.delay: 1s is not possible with 1 for retry.max_attempts: a hedge is the second; set it to 0",
-		},
-		{
-			func(c *rpc.ClientConfig) {
-				c.Retry.MaxAttempts, c.Methods = 1, map[string]rpc.MethodConfig{"a.B": {Hedge: rpc.HedgeConfig{Quantile: 0.5}}}
-			},
-			"methods.a.B.hedge.quantile: 0.5 is not possible with 1 for retry.max_attempts: a hedge is the second; set it to 0",
-		},
 	} {
 		config := rpc.DefaultClientConfig()
 		row.change(&config)
