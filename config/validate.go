@@ -84,7 +84,9 @@ func (c *checker) oneOf(path, value string, allowed ...string) {
 func (c *checker) idle(section string) {
 	const cleartext = "connections would be in cleartext"
 	for _, key := range []struct{ name, needs, without string }{
-		{"tls/ca_file", "tls/enabled", cleartext}, {"tls/cert_file", "tls/enabled", cleartext}, {"tls/key_file", "tls/enabled", cleartext},
+		{"tls/ca_file", "tls/enabled", cleartext},
+		{"tls/cert_file", "tls/enabled", cleartext},
+		{"tls/key_file", "tls/enabled", cleartext},
 		{"tls/server_name", "tls/enabled", cleartext},
 		{"admission/max_wait", "admission/max_concurrent_calls", "there would be nothing to wait for"},
 	} {

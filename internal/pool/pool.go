@@ -172,9 +172,13 @@ func (p *Pool) takeIdle() *Conn {
 	return nil
 }
 
-// Busy reports whether there are connections that work, and calls on them: whoever waits then waits for those calls.
+// Busy reports whether there are as many connections as there may be, and calls on them: whoever waits then waits for those calls, and not for a
+// dial.
 func (p *Pool) Busy() bool {
-	return slices.ContainsFunc(*p.ready.Load(), func(conn *Conn) bool { return conn.Usable() && conn.client.InFlight() > 0 })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.liveLocked() >= p.config.MaxConnections &&
+		slices.ContainsFunc(*p.ready.Load(), func(conn *Conn) bool { return conn.Usable() && conn.client.InFlight() > 0 })
 }
 
 // Len returns how many connections are open, those that only finish their calls included.

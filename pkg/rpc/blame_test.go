@@ -3,7 +3,9 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	authv1 "github.com/0x1d/goplt/gen/goplt/auth/v1"
 	"github.com/0x1d/goplt/gen/goplt/auth/v1/authv1connect"
+	"github.com/0x1d/goplt/pkg/registry"
 	"github.com/0x1d/goplt/pkg/rpc"
 )
 
@@ -172,11 +175,13 @@ func TestNoRoomAtAll(t *testing.T) {
 	}
 }
 
-// TestSlowGreeting: a peer that greets late is waited for, or called elsewhere, but not taken for one without HTTP/2 because a call could not wait.
+// TestSlowGreeting: a peer that greets late is waited for, and not taken for one without HTTP/2 because the call could also go elsewhere.
 func TestSlowGreeting(t *testing.T) {
 	var executed atomic.Int64
 	greet := make(chan struct{})
+	greets := sync.OnceFunc(func() { close(greet) })
 	slow := startH2Peer(t, func(_ int, conn *h2Conn) {
+		time.AfterFunc(time.Second, greets) // more than a quarter of attempt_timeout, less than one of the call's time
 		<-greet
 		conn.Greet()
 		conn.Serve(&executed)
@@ -184,20 +189,135 @@ func TestSlowGreeting(t *testing.T) {
 	other := &authHandler{}
 	transport := newTransport(t, newScripted(
 		instanceAt(t, "slow", slow.Addr), instanceAt(t, "other", startHTTP(t, other.mount(), http1And2).Listener.Addr().String()),
-	), func(config *rpc.ClientConfig) {
-		config.Balancer.Policy, config.Outlier.Enabled, config.AttemptTimeout = rpc.BalancerRoundRobin, false, 600*time.Millisecond // a quarter is 150 ms
-	})
+	), func(config *rpc.ClientConfig) { config.Balancer.Policy = rpc.BalancerRoundRobin })
 	for range 2 { // one of them comes to the slow one first
 		if err := login(t.Context(), transport); err != nil {
 			t.Error(err)
 		}
 	}
-	close(greet)
-	await(t, "a call to the slow one", func() bool { return login(t.Context(), transport) == nil && executed.Load() > 0 })
+	expectCount(t, "calls to the slow one", &executed, 1)
 	for _, instance := range transport.Status().Instances {
-		if instance.Protocol != rpc.ProtocolGRPC {
-			t.Errorf("%+v; want it to be spoken to by gRPC", instance)
+		if instance.Protocol != rpc.ProtocolGRPC || instance.Failures != 0 {
+			t.Errorf("%+v; want it to be spoken to by gRPC, without failures", instance)
 		}
+	}
+}
+
+// TestSilentToHTTP2Beside: with an attempt_timeout too short to wait for SETTINGS as long as the call could, a peer that keeps silent to HTTP/2 is
+// found out all the same, by unary calls that must not be repeated and by streams.
+func TestSilentToHTTP2Beside(t *testing.T) {
+	streams := func(ctx context.Context, transport connect.Transport) error {
+		stream, err := connect.NewClient(transport).CallServerStream(ctx, specSplit, wrapperspb.String("one"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stream.Close() }()
+		_, err = readAll(stream)
+		return err
+	}
+	_, words := wordsAt(t, nil, http1Only)
+	for name, row := range map[string]struct {
+		call func(context.Context, connect.Transport) error
+		addr string
+	}{
+		"unary": {login, startHTTP(t, (&authHandler{}).mount(), http1Only).Listener.Addr().String()}, "stream": {streams, words},
+	} {
+		t.Run(name, func(t *testing.T) {
+			silent := startH2Peer(t, func(_ int, conn *h2Conn) { conn.Drain() })
+			instances := make([]registry.Instance, 3)
+			for at := range instances {
+				instances[at] = instanceAt(t, fmt.Sprint(at), startForked(t, func() string { return silent.Addr }, func() string { return row.addr }))
+			}
+			transport := newTransport(t, newScripted(instances...), func(config *rpc.ClientConfig) {
+				config.AttemptTimeout, config.Balancer.Policy = 500*time.Millisecond, rpc.BalancerRoundRobin
+			})
+			for range instances {
+				if err := row.call(t.Context(), transport); err != nil {
+					t.Error(err)
+				}
+			}
+			for _, instance := range transport.Status().Instances {
+				if instance.Protocol != rpc.ProtocolHTTP {
+					t.Errorf("%+v; want it to be spoken to by HTTP", instance)
+				}
+			}
+		})
+	}
+}
+
+// TestUnreachableBesideACall: that a call of our own is on the one connection that there is excuses nobody who cannot be dialled.
+func TestUnreachableBesideACall(t *testing.T) {
+	handler := &authHandler{}
+	held, release := make(chan struct{}), make(chan struct{})
+	handler.login = func(_ context.Context, request *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+		if request.GetEmail() == "hold" {
+			close(held)
+			<-release
+		}
+		return new(authv1.LoginResponse), nil
+	}
+	bad := startHTTP(t, handler.mount(), http1And2).Listener.Addr().String()
+	var hole atomic.Bool
+	config := rpc.DefaultClientConfig()
+	config.Protocol, config.AttemptTimeout, config.Balancer.Policy = rpc.ProtocolHTTP, 20*time.Millisecond, rpc.BalancerRoundRobin
+	reg := newScripted(instanceAt(t, "bad", bad))
+	transport, err := rpc.NewTransport("scripted:///auth", reg, rpc.WithClientConfig(config),
+		rpc.WithDialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr == bad && hole.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = transport.Close() }()
+	var holding sync.WaitGroup
+	holding.Go(func() {
+		if _, err := newAuthClient(transport).Login(t.Context(), &authv1.LoginRequest{Email: "hold"}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-held
+	hole.Store(true)
+	reg.Set(instanceAt(t, "bad", bad), instanceAt(t, "good", startHTTP(t, (&authHandler{}).mount(), http1And2).Listener.Addr().String()))
+	await(t, "both instances", func() bool { return len(transport.Status().Instances) == 2 })
+	for range 20 {
+		if err := login(t.Context(), transport); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := transport.Status().Instances[0]; got.Failures == 0 || got.Breaker == "closed" && got.Ejection == "serving" {
+		t.Errorf("%+v; want it to be kept out", got)
+	}
+	close(release)
+	holding.Wait()
+}
+
+// TestStalledApology: the body of a gateway's error does not come. That is waited for by nobody.
+func TestStalledApology(t *testing.T) {
+	for _, spoken := range []rpc.Protocol{rpc.ProtocolGRPC, rpc.ProtocolHTTP} {
+		t.Run(string(spoken), func(t *testing.T) {
+			stalls := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/plain")
+				w.Header().Set("Content-Length", "100")
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = w.Write([]byte("no healthy upstream\n"))
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+			transport, status := only(t, startHTTP(t, stalls, http1And2).Listener.Addr().String(), protocol(spoken))
+			began := time.Now()
+			err := login(t.Context(), transport)
+			expectCode(t, err, connect.CodeUnavailable)
+			if took := time.Since(began); took > patience/2 || !strings.Contains(err.Error(), "no healthy upstream") {
+				t.Errorf("%v after %v; want what has come of the text, soon", err, took)
+			}
+			if got := status(); got.Failures != 1 {
+				t.Errorf("%+v; want a failure", got)
+			}
+		})
 	}
 }
 

@@ -88,6 +88,15 @@ func awaitConnection(ctx context.Context, connections *pool.Pool, until, whole t
 	return conn, err
 }
 
+// hurried returns the time by which one has to know whether the peer speaks HTTP/2 that waits for limit, until own, of a call that has until
+// deadline: that, unless it leaves before a silent peer is taken for one without. Nobody would ever hear of it then.
+func hurried(limit time.Duration, own, deadline time.Time) time.Time {
+	if limit <= pool.SettingsTimeout {
+		return own
+	}
+	return deadline
+}
+
 // hurry is a context whose deadline is not when it ends, but how much of a hurry there is.
 type hurry struct {
 	context.Context //nolint:containedctx // it is a context, but for its deadline

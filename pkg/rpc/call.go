@@ -347,9 +347,10 @@ func (c *call) takeTime() time.Time {
 // newExchange returns an exchange that nothing is known of.
 func (c *call) newExchange() *exchange {
 	if c.begun {
-		return &exchange{}
+		return &exchange{unary: true}
 	}
 	c.begun = true
+	c.first.unary = true
 	return &c.first
 }
 
@@ -362,12 +363,11 @@ func (c *call) bound(parent context.Context, e *exchange, now time.Time) {
 		switch own := now.Add(limit); {
 		case !deadline.IsZero() && !own.Before(deadline):
 		case c.policy.idempotent && c.number < c.transport.retrier.MaxAttempts():
+			e.bounds.whole = hurried(limit, own, deadline)
 			deadline, e.limit = own, own
-			if limit <= pool.SettingsTimeout {
-				e.bounds.whole = own // it has no time to wait for SETTINGS for as long as the call might
-			}
 		case c.othersLeft():
 			e.bounds.connectBy = own
+			e.bounds.whole = hurried(limit, own, deadline)
 		}
 	}
 	e.Context = parent
@@ -433,7 +433,7 @@ func (c *call) judge(parent context.Context, e *exchange, verdict resilience.Ver
 		failed.err = cutOff(err)
 		return failed, outcomeNone
 	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
-		if e.response != nil || e.crowded {
+		if e.response != nil && e.answered || e.crowded {
 			return failed, outcomeNone
 		}
 		return failed, outcomeFailure // silence up to the very end

@@ -62,8 +62,8 @@ func findMethods(name protoreflect.FullName, contracts *protoregistry.Files) (pr
 	return nil, nil //nolint:nilnil // nothing is known, which is no error
 }
 
-// meantBy returns the method or service that an unknown name is short for: "auth.Login", "AuthService.Login" or "AuthService"; "" if there is none. One
-// that is merely spelt alike may well be a contract that the program does not link.
+// meantBy returns the method or service that an unknown name is short for: "auth.Login", "AuthService.Login" or "AuthService"; "" if there is none.
+// One that is merely spelt alike may well be a contract that the program does not link.
 func meantBy(name protoreflect.FullName, contracts *protoregistry.Files) protoreflect.FullName {
 	var meant []protoreflect.FullName
 	contracts.RangeFiles(func(file protoreflect.FileDescriptor) bool {

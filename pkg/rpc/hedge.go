@@ -162,6 +162,10 @@ func (r *race) hedge() {
 				timer.Reset(ended.end.failed.delay)
 			}
 		case <-due:
+			if len(r.ended) > 0 { // which may have made it needless
+				timer.Reset(0)
+				continue
+			}
 			if !r.another() {
 				due = nil
 				continue

@@ -217,11 +217,12 @@ func (s *stream) tryInstance(ctx context.Context, opener *call) *failure {
 		}
 	}()
 	started := time.Now()
-	var until time.Time // as long as an attempt of a unary call waits that must not be repeated, and for the same reason
+	until, whole := time.Time{}, opener.deadline // as an attempt of a unary call waits that must not be repeated, and for the same reasons
 	if limit := opener.policy.attemptTimeout; limit > 0 && opener.othersLeft() {
 		until = started.Add(limit)
+		whole = hurried(limit, until, whole)
 	}
-	wire, conn, err := s.reserve(ctx, chosen, until, opener.deadline)
+	wire, conn, err := s.reserve(ctx, chosen, until, whole)
 	if err != nil {
 		var failed *failure
 		failed, result = s.judge(ctx, opener, err)

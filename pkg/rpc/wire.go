@@ -38,6 +38,7 @@ type exchange struct {
 	byGRPC     bool
 	answered   bool         // whether the response is the service's, not of something before it
 	broken     bool         // whether the response's body could not be read to its end
+	unary      bool         // whether the response belongs to the goroutine that made the request
 	apology    string       // what a response that is not the service's says in plain text
 	evidence   atomic.Int32 // of gRPC's getting through, a [grpcclient.Evidence]
 	err        error        // of RoundTrip
@@ -171,9 +172,7 @@ func (d httpDoer) Do(request *http.Request) (*http.Response, error) {
 		return nil, wireError(e, err)
 	}
 	e.response = response
-	if e.answered = d.answered(response); !e.answered {
-		e.apology = httpclient.Apology(response)
-	}
+	e.answered = d.answered(response)
 	if d.grpc {
 		e.byGRPC = true
 		e.show(grpcclient.Begun(response))
@@ -256,8 +255,12 @@ type responseBody struct {
 	closed   atomic.Bool // by our side: what fails then says nothing of the peer
 }
 
-// Close implements [io.Closer]. connecthttp closes the body of an answer that it cannot make use of, and reads on for the trailers.
+// Close implements [io.Closer]. connecthttp closes the body of an answer that it cannot make use of, and reads on for the trailers. Of one that is
+// not the service's, what it says is taken down first.
 func (b *responseBody) Close() error {
+	if e := b.exchange; e.unary && !e.answered && !b.closed.Load() {
+		e.apology = httpclient.Apology(e.response, b.ReadCloser)
+	}
 	b.closed.Store(true)
 	return b.ReadCloser.Close()
 }

@@ -2,29 +2,34 @@ package client
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 )
 
-// maxQuote is how many bytes of an apology are quoted.
-const maxQuote = 200
+// maxQuote is how many bytes of an apology are quoted, and apologyWait for how long they are waited for. They mostly come with the header.
+const (
+	maxQuote    = 200
+	apologyWait = 50 * time.Millisecond
+)
 
-// Apology returns the first line of an error that is not the service's, if it is plain text: "no healthy upstream", or "Client sent an HTTP request
-// to an HTTPS server.". A page is none, nor is a text of unknown length, which might have to be waited for, unless it ends with the connection as by
-// HTTP/1.0. Whoever reads the response gets it all the same.
-func Apology(response *http.Response) string {
+// Apology reads the first line of an error that is not the service's, if it is plain text: "no healthy upstream", or "Client sent an HTTP request to
+// an HTTPS server.". A page is none. It is for a body that nobody else reads any more, and may close it.
+func Apology(response *http.Response, body io.ReadCloser) string {
 	contentType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
-	switch {
-	case response.StatusCode == http.StatusOK, contentType != "" && contentType != "text/plain", response.Header.Get("Content-Encoding") != "",
-		response.ContentLength > maxPeek, response.ContentLength < 0 && response.ProtoAtLeast(1, 1):
+	if response.StatusCode == http.StatusOK || contentType != "" && contentType != "text/plain" || response.Header.Get("Content-Encoding") != "" {
 		return ""
 	}
-	line, _, _ := bytes.Cut(bytes.TrimSpace(peek(response)), []byte("\n"))
+	late := time.AfterFunc(apologyWait, func() { _ = body.Close() })
+	defer late.Stop()
+	text, _ := io.ReadAll(io.LimitReader(body, maxQuote)) // what came is as good without its end
+	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
 	return strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
-	}, string(line[:min(len(line), maxQuote)]))
+	}, string(line))
 }

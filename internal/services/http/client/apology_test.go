@@ -23,7 +23,7 @@ func TestApology(t *testing.T) {
 		{"half of one", plain + "Content-Length: 100\r\n\r\nbad gate", "bad gate"},
 		{"a page", "HTTP/1.1 502 B\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<h1>", ""},
 		{"a compressed one", plain + "Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", ""},
-		{"one of unknown length", plain + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", ""},
+		{"in pieces", plain + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n1\r\ny\r\n0\r\n\r\n", "xy"},
 		{"no error", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", ""},
 		{"none", plain + "Content-Length: 0\r\n\r\n", ""},
 	} {
@@ -33,7 +33,7 @@ func TestApology(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = response.Body.Close() }()
-			if got := client.Apology(response); got != row.want {
+			if got := client.Apology(response, response.Body); got != row.want {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
 		})
