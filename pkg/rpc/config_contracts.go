@@ -53,9 +53,6 @@ func findMethods(name protoreflect.FullName, contracts *protoregistry.Files) (pr
 			return nil, fmt.Errorf("%s has no method %s%s", service.Name(), name[len(above)+1:], otherMethods(service))
 		}
 	}
-	if !name.IsValid() {
-		return nil, nil //nolint:nilnil // Validate says so
-	}
 	if meant := meantBy(name, contracts); meant != "" {
 		return nil, fmt.Errorf("there is no such method or service; did you mean %s?", meant)
 	}
