@@ -86,6 +86,9 @@ type Permit struct {
 	known      bool          // whether any of its method was in time before it began
 }
 
+// Given reports whether it is one.
+func (p *Permit) Given() bool { return p.shedder != nil }
+
 // Admit reports whether the server should take on a call of a method, and if so counts it in until the permit is ended.
 func (s *Shedder) Admit(method *Method) (Permit, bool) {
 	s.mu.Lock()

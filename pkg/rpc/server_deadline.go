@@ -60,14 +60,14 @@ type timelyStream struct {
 	connect.ServerStream
 
 	ctx     context.Context //nolint:containedctx // the call's
-	awaited time.Time       // since when the first message is waited for; zero before
-	arrived bool            // whether it was there in time
 	permit  resilience.Permit
+	awaited time.Time // since when the message is waited for of a call with a permit; zero before
+	arrived bool      // whether it was there in time
 }
 
 // Receive receives a message in time, or fails.
 func (s *timelyStream) Receive(message any) error {
-	if s.awaited.IsZero() {
+	if s.permit.Given() && s.awaited.IsZero() {
 		s.awaited = time.Now()
 	}
 	if err := s.ServerStream.Receive(message); err != nil {
@@ -76,9 +76,11 @@ func (s *timelyStream) Receive(message any) error {
 	if err := outOfTime(s.ctx, "before its message had arrived"); err != nil {
 		return err
 	}
-	s.arrived = true
-	deadline, _ := s.ctx.Deadline()
-	s.permit.Begin(time.Since(s.awaited), deadline)
+	if s.permit.Given() {
+		s.arrived = true
+		deadline, _ := s.ctx.Deadline()
+		s.permit.Begin(time.Since(s.awaited), deadline)
+	}
 	return nil
 }
 
