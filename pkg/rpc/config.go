@@ -223,7 +223,8 @@ type PoolConfig struct {
 
 // TLSConfig protects connections. Files are read when the transport is constructed and when the server starts.
 type TLSConfig struct {
-	// Enabled switches TLS on. Default false.
+	// Enabled switches TLS on. While it is false, the other fields have no effect; package config refuses them in a file, or in variables, that do not
+	// say whether it is. Default false.
 	Enabled bool `koanf:"enabled"`
 	// CAFile holds the PEM certificates of the authorities to trust in the peer; the system's if empty. On a server, setting it makes
 	// client certificates mandatory.
