@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,26 +58,31 @@ func TestCloseEndsTheQuery(t *testing.T) {
 // A watcher that is being closed when the registry is, is waited for too. In real time: the waiting is for a mutex.
 func TestRegistryCloseWaitsForWatchersThatEnd(t *testing.T) {
 	f := newFakeAgent(entry("1", 80))
+	asked, cut, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	f.answerWith(func(r *http.Request) (*http.Response, error) {
+		if !r.URL.Query().Has("index") {
+			return nil, nil // the fake agent answers what need not wait
+		}
+		close(asked)
+		<-r.Context().Done()
+		close(cut)
+		select { // for as long as a transport may take to end
+		case <-closed:
+			t.Error("closed while a query of its own was under way")
+		case <-time.After(50 * time.Millisecond):
+		}
+		return nil, r.Context().Err()
+	})
 	r, _ := open(t, f)
 	w := watch(t, r)
 	expect(t, w, "1")
-	cut := make(chan struct{})
-	var ended atomic.Bool
-	f.answerWith(func(r *http.Request) (*http.Response, error) {
-		<-r.Context().Done()
-		close(cut)
-		pass(50 * time.Millisecond) // of the transport's own time
-		ended.Store(true)
-		return nil, r.Context().Err()
-	})
+	<-asked
 	var closing sync.WaitGroup
 	closing.Go(func() { _ = w.Close() })
 	<-cut
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	if !ended.Load() {
-		t.Error("closed while a query of its own was under way")
-	}
+	close(closed)
 	closing.Wait()
 }
