@@ -66,10 +66,12 @@ func TestRegistryCloseWaitsForWatchersThatEnd(t *testing.T) {
 		close(asked)
 		<-r.Context().Done()
 		close(cut)
-		select { // for as long as a transport may take to end
+		ending := time.NewTimer(50 * time.Millisecond) // a transport may take that long
+		defer ending.Stop()
+		select {
 		case <-closed:
 			t.Error("closed while a query of its own was under way")
-		case <-time.After(50 * time.Millisecond):
+		case <-ending.C:
 		}
 		return nil, r.Context().Err()
 	})
