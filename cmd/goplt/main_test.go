@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -69,16 +70,29 @@ func (l *lines) Write(data []byte) (int, error) {
 // await returns the next line that holds a text.
 func (l *lines) await(t *testing.T, text string) string {
 	t.Helper()
-	for {
+	return l.awaitAll(t, text)[0]
+}
+
+// awaitAll returns the next line that holds each text. The lines may come in any order.
+func (l *lines) awaitAll(t *testing.T, texts ...string) []string {
+	t.Helper()
+	patience := time.NewTimer(30 * time.Second)
+	defer patience.Stop()
+	found := make([]string, len(texts))
+	for missing := len(texts); missing > 0; {
 		select {
 		case line := <-l.out:
-			if strings.Contains(line, text) {
-				return line
+			for at, text := range texts {
+				if found[at] == "" && strings.Contains(line, text) {
+					found[at] = line
+					missing--
+				}
 			}
-		case <-t.Context().Done():
-			t.Fatalf("waited in vain for a line with %q", text)
+		case <-patience.C:
+			t.Fatalf("waited in vain for lines with each of %q; found %q", texts, found)
 		}
 	}
+	return found
 }
 
 // startServe runs goplt serve until the test ends, and returns the address that it prints.

@@ -30,13 +30,13 @@ func TestResolveWatch(t *testing.T) {
 	gone := unusedAddr(t)
 	stdout, _ := startWatch(t, "static:///"+addr+","+gone, "--log-level", "error")
 	stdout.await(t, "INSTANCE ")
-	passes := stdout.await(t, "probe passes")
+	shown := stdout.awaitAll(t, "probe passes", "is ejected for 30s: 5 probes in a row failed", "the probe fails: ")
+	passes, ejected, reason := shown[0], shown[1], shown[2]
 	for _, want := range []string{addr, "grpc", "closed", "serving", "joined", "s)"} { // the last of a probe's latency
 		if !strings.Contains(passes, want) {
 			t.Errorf("no %q in %q", want, passes)
 		}
 	}
-	ejected := stdout.await(t, "is ejected for 30s: 5 probes in a row failed")
 	for _, want := range []string{gone, "probe fails", "ejected until "} {
 		if !strings.Contains(ejected, want) {
 			t.Errorf("no %q in %q", want, ejected)
@@ -45,7 +45,7 @@ func TestResolveWatch(t *testing.T) {
 	if strings.Contains(ejected, "s)") {
 		t.Errorf("a latency of a probe that failed: %q", ejected)
 	}
-	if reason := stdout.await(t, "the probe fails: "); !strings.HasPrefix(reason, gone) || !strings.Contains(reason, "connection refused") {
+	if !strings.HasPrefix(reason, gone) || !strings.Contains(reason, "connection refused") {
 		t.Errorf("got %q, want to see why", reason)
 	}
 }

@@ -83,6 +83,7 @@ func TestColdCallersDialAtMostTheLimit(t *testing.T) {
 					// net/http does not use a connection again whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
 					allowed += stats.Ended.Lost
 				}
+				eventually(t, "all connections to be accepted", func() bool { return uint64(server.accepted.Load()) >= stats.Dials })
 				if accepted := server.accepted.Load(); stats.Dials < 1 || stats.Dials > allowed || stats.Dials != uint64(accepted) || stats.DialFailures > 0 {
 					t.Errorf("%d connections, want at most %d; %+v", accepted, limit, stats)
 				}
@@ -361,6 +362,7 @@ func TestDialErrorBesideWorkingConnection(t *testing.T) {
 		config.MaxConnections = 2
 		p := newPool(t, config)
 		held := acquire(t, p)
+		eventually(t, "the first connection was accepted", func() bool { return server.accepted.Load() == 1 }) // else it is refused with the others
 		server.stopAccepting()
 		served := make(chan error, 1)
 		go func() {

@@ -34,7 +34,7 @@ func TestAttemptTimeoutMovesOn(t *testing.T) {
 				instanceAt(t, "silent", startHTTP(t, silentOne.mount(), http1And2).Listener.Addr().String()),
 				instanceAt(t, "well", startHTTP(t, well.mount(), http1And2).Listener.Addr().String()),
 			), func(config *rpc.ClientConfig) {
-				config.Protocol, config.AttemptTimeout, config.Retry.InitialBackoff = spoken, 100*time.Millisecond, time.Millisecond
+				config.Protocol, config.AttemptTimeout, config.Retry.InitialBackoff = spoken, 500*time.Millisecond, time.Millisecond
 			})
 			for silentOne.validations.Load() == 0 { // until the balancer has chosen it
 				if err := validate(t.Context(), transport); err != nil {
@@ -166,7 +166,7 @@ func TestMetadataIsOfTheErrorsAttempt(t *testing.T) {
 	handler := &authHandler{validate: func(ctx context.Context, _ *authv1.ValidateTokenRequest) (*authv1.ValidateTokenResponse, error) {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		info.ResponseHeader().Set("X-Attempt", "first")
-		info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "50")
+		info.ResponseTrailer().Set("Grpc-Retry-Pushback-Ms", "1000")
 		return nil, connect.NewError(connect.CodeUnavailable, "going down")
 	}}
 	listener := listen(t)
@@ -175,7 +175,7 @@ func TestMetadataIsOfTheErrorsAttempt(t *testing.T) {
 	ctx, info := connect.NewClientContext(t.Context())
 	done := make(chan error)
 	go func() { done <- validate(ctx, transport) }()
-	await(t, "the first attempt to end", func() bool { return status().Calls == 1 })
+	await(t, "the first attempt to end", func() bool { return status().Calls >= 1 })
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}

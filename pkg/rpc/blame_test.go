@@ -131,20 +131,27 @@ func TestOwnCallsInTheWay(t *testing.T) {
 				})
 				<-held
 			}
+			failed := failures(transport) // of dials that took longer than an attempt
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			if err := call(ctx, transport); err == nil {
 				t.Error("a call succeeded without a connection")
 			}
-			for _, instance := range transport.Status().Instances {
-				if instance.Failures != 0 || instance.Breaker != "closed" {
-					t.Errorf("%+v; want no failures", instance)
-				}
+			if got := failures(transport); got != failed {
+				t.Errorf("%d failures more; want none", got-failed)
 			}
 			close(release)
 			holding.Wait()
 		})
 	}
+}
+
+// failures counts what all instances were blamed for.
+func failures(transport *rpc.Transport) (count uint64) {
+	for _, instance := range transport.Status().Instances {
+		count += instance.Failures
+	}
+	return count
 }
 
 // TestNoRoomAtAll: an instance whose connections take no calls is as bad as one that cannot be reached, and no stream waits for it while there is another.
@@ -155,7 +162,7 @@ func TestNoRoomAtAll(t *testing.T) {
 	})
 	_, addr := wordsAt(t, nil, http1And2)
 	transport := newTransport(t, newScripted(instanceAt(t, "full", full.Addr), instanceAt(t, "free", addr)), func(config *rpc.ClientConfig) {
-		config.Protocol, config.Balancer.Policy, config.AttemptTimeout = rpc.ProtocolGRPC, rpc.BalancerRoundRobin, 50*time.Millisecond
+		config.Protocol, config.Balancer.Policy, config.AttemptTimeout = rpc.ProtocolGRPC, rpc.BalancerRoundRobin, 500*time.Millisecond
 		config.Timeout = patience
 	})
 	for range 2 { // one of them comes to the full one first

@@ -72,7 +72,10 @@ func TestBreakerKeepsCallsAway(t *testing.T) {
 
 func TestBreakerHalfOpensAndCloses(t *testing.T) {
 	patient := startSick(t)
-	transport, status := only(t, patient.addr, quickBreaker)
+	transport, status := only(t, patient.addr, func(config *rpc.ClientConfig) {
+		quickBreaker(config)
+		config.Breaker.OpenFor = time.Second // in which to make a call
+	})
 	patient.sick.Store(true)
 	for range 2 {
 		expectCode(t, login(t.Context(), transport), connect.CodeUnavailable)

@@ -286,7 +286,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			config := rpc.DefaultClientConfig()
-			config.Pool.DrainTimeout, config.Retry.InitialBackoff, config.Retry.MaxAttempts = 10*time.Millisecond, 20*time.Millisecond, 5
+			config.Pool.DrainTimeout, config.Retry.InitialBackoff, config.Retry.MaxBackoff, config.Retry.MaxAttempts = 10*time.Millisecond, time.Second, time.Second, 5
 			transport, err := rpc.NewTransport("scripted:///auth", row.reg, rpc.WithClientConfig(config))
 			if err != nil {
 				t.Fatal(err)

@@ -159,7 +159,7 @@ func TestHedgeAfterAFailure(t *testing.T) {
 			return nil
 		}
 	})
-	transport := newTransport(t, newScripted(r.instances...), hedged(rpc.HedgeConfig{Delay: 20 * time.Millisecond, MaxHedges: 2}))
+	transport := newTransport(t, newScripted(r.instances...), hedged(rpc.HedgeConfig{Delay: 500 * time.Millisecond, MaxHedges: 2}))
 	if err := validate(t.Context(), transport); err != nil {
 		t.Error(err)
 	}

@@ -39,7 +39,7 @@ func TestEjection(t *testing.T) {
 	fleet, instances := startSickFleet(t, 3)
 	transport := newTransport(t, newScripted(instances...), func(config *rpc.ClientConfig) {
 		quickOutlier(config)
-		config.Balancer.SlowStart = time.Hour
+		config.Balancer.SlowStart, config.Outlier.BaseEjection = time.Hour, 500*time.Millisecond // in which to look at it
 	})
 	logins(t.Context(), t, transport, 1)
 	first := func() rpc.InstanceStatus { return transport.Status().Instances[0] }
@@ -50,7 +50,7 @@ func TestEjection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := first(); got.Failures != 3 || got.Calls != served+3 || got.EjectedUntil.IsZero() || got.Change.What != "is ejected for 50ms: 3 calls in a row failed" {
+	if got := first(); got.Failures != 3 || got.Calls != served+3 || got.EjectedUntil.IsZero() || got.Change.What != "is ejected for 500ms: 3 calls in a row failed" {
 		t.Errorf("status %+v", got)
 	}
 	met := fleet[0].met.Load()

@@ -426,7 +426,7 @@ func TestStreamCutOffByPeer(t *testing.T) {
 // TestStreamsOutliveTheCallTimeout: Timeout bounds the opening of a stream, not its life.
 func TestStreamsOutliveTheCallTimeout(t *testing.T) {
 	service, addr := wordsAt(t, nil, http1And2)
-	transport, _ := only(t, addr, func(config *rpc.ClientConfig) { config.Timeout = 50 * time.Millisecond })
+	transport, _ := only(t, addr, func(config *rpc.ClientConfig) { config.Timeout = time.Second })
 	stream, err := connect.NewClient(transport).CallServerStream(t.Context(), specStay, wrapperspb.String("x"))
 	if err != nil {
 		t.Fatal(err)

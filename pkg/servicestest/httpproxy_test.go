@@ -283,11 +283,12 @@ func TestHTTPProxyConnectionFaults(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, _ *backend, gateway *servicestest.HTTPProxy, call func() (*answered, error)) {
 		expectHello(t, call)
 		held := func() <-chan error {
-			requests, done := gateway.Requests("*"), make(chan error, 1)
+			requests, accepted, done := gateway.Requests("*"), gateway.Accepted.Load(), make(chan error, 1)
 			go func() {
 				_, err := call()
 				done <- err
 			}()
+			awaitThat(t, "the call's own connection", func() bool { return gateway.Accepted.Load() > accepted })
 			timer := time.NewTimer(20 * time.Millisecond)
 			defer timer.Stop()
 			select {

@@ -31,6 +31,9 @@ import (
 // service is what all instances are of.
 const service = "auth"
 
+// attemptTimeout is how long an attempt may take where another may follow.
+const attemptTimeout = 400 * time.Millisecond
+
 // settings returns the configuration of both sides. It is the default one, but for what the callers are: in a hurry; and for times after which things
 // are looked at again, or renewed, so that minutes suffice to see that they are.
 func settings(agent string) *config.Config {
@@ -39,7 +42,7 @@ func settings(agent string) *config.Config {
 	cfg.Discovery.Consul.Logger = slog.New(slog.DiscardHandler)
 	cfg.Discovery.Consul.Check.Kind, cfg.Discovery.Consul.Check.Interval = consul.CheckGRPC, time.Second
 	cfg.Discovery.Consul.VerifyInterval = time.Second
-	cfg.Defaults.AttemptTimeout = 400 * time.Millisecond
+	cfg.Defaults.AttemptTimeout = attemptTimeout
 	cfg.Defaults.Pool.MaxAge, cfg.Defaults.Pool.IdleTimeout = 5*time.Second, 2*time.Second
 	cfg.Defaults.Breaker.OpenFor = 2 * time.Second
 	cfg.Defaults.Outlier.BaseEjection, cfg.Defaults.Outlier.MaxEjection = 2*time.Second, 6*time.Second

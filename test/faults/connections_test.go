@@ -130,7 +130,13 @@ func TestRow24StreamLimit(t *testing.T) {
 	registerAt(t, reg, instanceID(0), server.Addr())
 	transport := newTransport(t, cfg, reg)
 	var slow, others sync.WaitGroup
-	slow.Go(func() { succeed(t, transport, executions, unrepeatable) })
+	slow.Go(func() {
+		made := invoke(t.Context(), transport, unrepeatable, time.Minute) // while all others are served
+		if made.err != nil {
+			t.Errorf("%s: %v", made.id, made.err)
+		}
+		made.check(t, executions)
+	})
 	<-entered
 	for caller := range 99 {
 		others.Go(func() {

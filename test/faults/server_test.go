@@ -53,7 +53,7 @@ type instance struct {
 
 // host configures an instance.
 type host struct {
-	// addr is where to listen; a free port of this machine by default.
+	// addr is where to listen; a free port of this machine by default. What is to be away for a while has a port of aside, where nobody else listens.
 	addr string
 	// in is where to register, by the server itself; nowhere by default.
 	in registry.ServiceRegistry
@@ -66,6 +66,9 @@ type host struct {
 	// instance is continued by this one, with its counts.
 	instance *instance
 }
+
+// aside is a free port of an address at which nothing listens but what is to be away for a while: its port is taken by no other server meanwhile.
+const aside = "127.0.0.2:0"
 
 // start starts an instance, which is stopped with the test.
 func (h host) start(t testing.TB, executions *ledger) *instance {

@@ -31,7 +31,7 @@ func TestRow15ConnectionRefused(t *testing.T) {
 	agent := consultest.Start(t)
 	cfg := settings(agent.Address)
 	reg, executions := newRegistry(t, cfg), newLedger()
-	servers := fleet(t, reg, executions, host{}, host{}, host{})
+	servers := fleet(t, reg, executions, host{}, host{}, host{addr: aside})
 	gone := servers[2]
 	for _, when := range []string{"from the beginning", "after a while"} {
 		gone.halt(t)
