@@ -111,16 +111,7 @@ func startServe(t *testing.T, args ...string) (addr string, stderr *lines) {
 			t.Errorf("serve exited with %d", code)
 		}
 	})
-	line := make(chan string, 1)
-	go func() {
-		select {
-		case first := <-stdout.out:
-			line <- first
-		case <-ctx.Done():
-			line <- ""
-		}
-	}()
-	addr, ok := strings.CutPrefix(<-line, "listening on ")
+	addr, ok := strings.CutPrefix(stdout.await(t, ""), "listening on ")
 	if !ok {
 		t.Fatalf("serve did not print its address")
 	}

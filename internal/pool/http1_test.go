@@ -14,8 +14,8 @@ import (
 )
 
 // TestHTTP1Reuse: calls one after the other share a connection, also those that were given up before they began.
+// Not in parallel: net/http does not use a connection again whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
 func TestHTTP1Reuse(t *testing.T) {
-	t.Parallel()
 	server := startServer(t, http1, 0, echoRemote)
 	config := config(server.addr, pool.HTTP1)
 	config.MaxConnections = 10
@@ -24,13 +24,10 @@ func TestHTTP1Reuse(t *testing.T) {
 		mustCall(t, p)
 		acquire(t, p).Release()
 	}
-	if accepted := server.accepted.Load(); accepted != 1+unused(p) {
+	if accepted := server.accepted.Load(); accepted != 1 {
 		t.Errorf("%d connections, want 1", accepted)
 	}
 }
-
-// unused is how many connections net/http did not use again: those whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
-func unused(p *pool.Pool) int64 { return int64(p.Stats().Ended.Lost) }
 
 // TestAcquireAfterEnd: a caller whose time is over gets no connection, not even one that is free: over HTTP/1.1, the request might still leave.
 func TestAcquireAfterEnd(t *testing.T) {
@@ -46,8 +43,8 @@ func TestAcquireAfterEnd(t *testing.T) {
 }
 
 // TestHTTP1Limit: more callers than connections are all served, by as many connections as are allowed.
+// Not in parallel: net/http does not use a connection again whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
 func TestHTTP1Limit(t *testing.T) {
-	t.Parallel()
 	const callers, connections = 100, 5
 	var serving, most atomic.Int64
 	all := make(chan struct{})
@@ -82,7 +79,7 @@ func TestHTTP1Limit(t *testing.T) {
 		})
 	}
 	running.Wait()
-	if accepted := server.accepted.Load(); accepted < connections || accepted > connections+unused(p) || most.Load() != connections {
+	if accepted := server.accepted.Load(); accepted != connections || most.Load() != connections {
 		t.Errorf("%d connections, %d calls at a time, want %d of each", accepted, most.Load(), connections)
 	}
 }
@@ -190,8 +187,8 @@ func TestAbandon(t *testing.T) {
 }
 
 // TestAbandonReservation: an HTTP/1.1 connection is closed for whom it is reserved, or for whom it was last, and not for those before.
+// Not in parallel: net/http does not use a connection again whose write it has not seen to be done 50 ms after the answer, as on a busy machine.
 func TestAbandonReservation(t *testing.T) {
-	t.Parallel()
 	server := startServer(t, http1, 0, echoRemote)
 	p := newPool(t, config(server.addr, pool.HTTP1))
 
@@ -205,7 +202,7 @@ func TestAbandonReservation(t *testing.T) {
 	if _, err := call(t.Context(), second); err != nil {
 		t.Errorf("a call on a connection that was not its predecessor's to abandon: %v", err)
 	}
-	if accepted := server.accepted.Load(); accepted != 1+unused(p) {
+	if accepted := server.accepted.Load(); accepted != 1 {
 		t.Errorf("%d connections; want one, used again", accepted)
 	}
 
@@ -221,7 +218,7 @@ func TestAbandonReservation(t *testing.T) {
 	}
 	fourth.AbandonReservation(last)
 	mustCall(t, p)
-	if accepted := server.accepted.Load(); accepted != 3+unused(p) {
+	if accepted := server.accepted.Load(); accepted != 3 {
 		t.Errorf("%d connections; want a new one after each that was abandoned", accepted)
 	}
 }

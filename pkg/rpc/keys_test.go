@@ -58,7 +58,7 @@ func TestKeyTimeoutEndsTheCall(t *testing.T) {
 		})
 		began := time.Now()
 		expectCode(t, login(t.Context(), transport), connect.CodeDeadlineExceeded)
-		if took := time.Since(began); took < 495*time.Millisecond || took > 5*time.Second {
+		if took := time.Since(began); took < 495*time.Millisecond || took > 2500*time.Millisecond {
 			t.Errorf("%s: took %v, want 500ms", spoken, took)
 		}
 		if got := status(); got.InFlight != 0 {
